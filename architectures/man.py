@@ -1,0 +1,165 @@
+"""Meta-Assistant Network: channel-wise scalars from image and architecture (paper section 3.2, Eq. 4 and 5).
+
+Shapes: B batch, C channels, H hidden width of the HyperNet.
+
+What keeps MAN alive, because each of these kills it silently: the architecture vector is centred and has unit variance,
+the image vector likewise; the layers start with fan-in initialisation and a gain, so that both inputs reach the
+scalars; and no norm follows the encoder's last convolution, which would remove most of the image's signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod, sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunet_hypersegnas.architectures.topology_network import Modulation
+from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, largest
+
+ENCODER_CHANNELS = (16, 32, 64, 128, 256, 256)  # six convolutions, a 256-d image vector (section 4)
+HIDDEN_WIDTH = 256
+HIDDEN_LAYERS = 4  # with the output layer, five fully connected layers (section 4)
+OUTPUT_GAIN = 1.0  # standard deviation of the sigmoid's argument at start
+
+
+class ImageEncoder(nn.Module):
+    """M: six convolutions with InstanceNorm and ReLU, then the mean over the patch. Strides follow the patch."""
+
+    def __init__(self, input_channels: int, patch_size: Sequence[int]) -> None:
+        super().__init__()
+        conv_class, norm_class = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[len(patch_size)]
+        size, channels = list(patch_size), input_channels
+        blocks: list[nn.Module] = []
+        for i, width in enumerate(ENCODER_CHANNELS):
+            stride = tuple(2 if s >= 4 else 1 for s in size)
+            size = [-(-s // step) for s, step in zip(size, stride, strict=True)]
+            conv = conv_class(channels, width, 3, stride, 1)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+            blocks.append(conv)
+            if i < len(ENCODER_CHANNELS) - 1 and prod(size) > 1:  # the norm of a single voxel is always zero
+                blocks.append(norm_class(width))
+            blocks.append(nn.ReLU())
+            channels = width
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return image vectors, shape (B, 256)."""
+        return self.blocks(image).flatten(2).mean(2)
+
+
+class HyperNet(nn.Module):
+    """H: fully connected layers that end in one block of rows for each operation of each edge.
+
+    The last layer is stored in blocks, so that only the rows an architecture needs are computed and only these get
+    gradients: the others' `grad` stays None, and an optimiser leaves them alone (the paper's mask, section 4).
+    """
+
+    def __init__(self, space: SearchSpace, image_features: int) -> None:
+        super().__init__()
+        widths = [space.n_architecture_entries + image_features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.rows = nn.ModuleDict(
+            {
+                _block(layer, column, operation): nn.Linear(HIDDEN_WIDTH, space.channels[edge.target])
+                for layer in range(space.layers)
+                for column, edge in enumerate(space.edges)
+                for operation in Operation
+            }
+        )
+        for linear in self.hidden:
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+            nn.init.zeros_(linear.bias)
+        for linear in self.rows.values():
+            # The hidden activations have a mean square near 1 * 2, half of them zero: this gives OUTPUT_GAIN at start.
+            nn.init.normal_(linear.weight, std=OUTPUT_GAIN / sqrt(HIDDEN_WIDTH))
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, vector: Tensor, architecture: Architecture) -> dict[tuple[int, int], Tensor]:
+        """Return the sigmoids, in (0, 1), shape (B, C_out) for each active edge's (layer, column)."""
+        for linear in self.hidden:
+            vector = F.relu(linear(vector))
+        active = [(layer, column, operation) for layer, column, _, operation in architecture.active()]
+        blocks = [self.rows[_block(*key)] for key in active]
+        # One product for all blocks: hundreds of small ones would cost more than the network.
+        values = F.linear(vector, torch.cat([b.weight for b in blocks]), torch.cat([b.bias for b in blocks]))
+        parts = torch.sigmoid(values.float()).split([b.out_features for b in blocks], dim=1)
+        return {(layer, column): part for (layer, column, _), part in zip(active, parts, strict=True)}
+
+
+class MetaAssistantNetwork(nn.Module):
+    """MAN: image encoder and HyperNet.
+
+    Args:
+        space: the super-net's search space.
+        input_channels: image channels.
+        patch_size: the spatial size that the encoder's strides are made for.
+    """
+
+
+    def __init__(self, space: SearchSpace, input_channels: int, patch_size: Sequence[int]) -> None:
+        super().__init__()
+        self.space = space
+        self.encoder = ImageEncoder(input_channels, patch_size)
+        self.hyper_net = HyperNet(space, ENCODER_CHANNELS[-1])
+
+    def forward(self, image: Tensor, architecture: Architecture, annealing: float = 0.0) -> Modulation | None:
+        """Return the scalars of the active edges, each of shape (B, C_out), relative to the paper's fixed 0.5.
+
+        Args:
+            image: shape (B, input channels, spatial axes).
+            architecture: the sampled sub-net.
+            annealing: lambda of Eq. 5; at 1 MAN has no influence, None comes back and MAN gets no gradient.
+        """
+        if annealing >= 1:
+            return None
+        scalars = self.scalars(image, architecture, rows=architecture)
+        # Eq. (5), times 2. Departs from the paper by that factor: the fixed scalar 0.5 becomes 1, so that with
+        # lambda = 1 the network is exactly the plain network, chains of skips do not fade by 0.5 a layer, and nothing
+        # has to be folded into the weights at export.
+        return {key: annealing + (1 - annealing) * 2 * value for key, value in scalars.items()}
+
+    def scalars(self, image: Tensor, architecture: Architecture, rows: Architecture) -> dict[tuple[int, int], Tensor]:
+        """Return H's sigmoids for the edges of `rows`, when told `architecture` (Eq. 4, omega_H^{a,I}).
+
+        In training the two are the same; with `rows` held fixed, the scalars of different architectures compare.
+        """
+        image_vector = self.encoder(image).float()
+        # Mean and variance over the vector's entries differ little between images; the pattern is what differs.
+        image_vector = F.layer_norm(image_vector, image_vector.shape[1:])
+        code = image_vector.new_tensor(self._architecture_vector(architecture)).expand(len(image), -1)
+        return self.hyper_net(torch.cat([code, image_vector], 1), rows)
+
+    def _architecture_vector(self, architecture: Architecture) -> Sequence[float]:
+        """Return the architecture's bits centred and scaled to unit variance (a quarter of them are set on average)."""
+        bits = encode(architecture, self.space)
+        return ((bits - _MEAN_BIT) / sqrt(_MEAN_BIT * (1 - _MEAN_BIT))).tolist()
+
+
+# An edge is on with probability 1/2, holds either operation, and a quarter of the edges drawn lead nowhere.
+_MEAN_BIT = 0.5 * 0.5 * 0.75
+
+
+def _block(layer: int, column: int, operation: Operation) -> str:
+    return f"layer{layer}_edge{column}_{operation.name.lower()}"
+
+
+def scalar_spread(man: MetaAssistantNetwork, images: Tensor, architectures: Sequence[Architecture]) -> tuple[float, float]:
+    """Return how much MAN's scalars, in (0, 2), depend on the image and on the architecture.
+
+    Each is the median over the largest sub-net's scalars of their standard deviation: over the images (shape
+    (B, C, ...), at least two) for the first architecture, and over the architectures for the first image. A MAN that
+    ignores an input gives 0 there and is no MAN.
+    """
+    rows = largest(man.space)
+
+    def values(image: Tensor, architecture: Architecture) -> Tensor:
+        return 2 * torch.cat([v for _, v in sorted(man.scalars(image, architecture, rows).items())], dim=1)
+
+    with torch.no_grad():
+        over_images = values(images, architectures[0])
+        over_architectures = torch.cat([values(images[:1], architecture) for architecture in architectures])
+    return float(over_images.std(0).median()), float(over_architectures.std(0).median())

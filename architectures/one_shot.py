@@ -1,0 +1,48 @@
+"""The thin wrapper that lets nnU-Net, which calls `network(x)`, train and run a super-net."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from nnunet_hypersegnas.architectures.man import MetaAssistantNetwork
+from nnunet_hypersegnas.architectures.super_net import SuperNet
+from nnunet_hypersegnas.space import Architecture, SearchSpace, u_net
+
+
+class OneShotNetwork(nn.Module):
+    """Super-net and MAN with the path that the next forward pass takes.
+
+    The path is plain state of this wrapper and of nothing below it. Freshly built, the wrapper runs a U-Net without MAN:
+    that is what nnU-Net's own validation and prediction use.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        input_channels: int,
+        num_classes: int,
+        patch_size: Sequence[int],
+        deep_supervision: bool = False,
+    ) -> None:
+        super().__init__()
+        self.super_net = SuperNet(space, input_channels, num_classes)
+        self.man = MetaAssistantNetwork(space, input_channels, patch_size)
+        self.deep_supervision = deep_supervision
+        self.take(u_net(space))
+
+    @property
+    def decoder(self) -> OneShotNetwork:
+        """nnU-Net switches deep supervision through `network.decoder`."""
+        return self
+
+    def take(self, architecture: Architecture, annealing: float = 1.0) -> None:
+        """Choose the architecture of the following forward passes, and MAN's lambda (1: MAN is removed)."""
+        architecture.check_fits(self.super_net.space)
+        self.architecture, self.annealing = architecture, annealing
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        modulation = self.man(image, self.architecture, self.annealing)
+        logits = self.super_net(image, self.architecture, modulation, all_heads=self.deep_supervision)
+        return logits if self.deep_supervision else logits[0]

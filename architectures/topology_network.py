@@ -1,0 +1,158 @@
+"""What the super-net and the searched network share: modules by edge and operation, and running one architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from nnunet_hypersegnas.architectures.operations import (
+    ConvolutionEdge,
+    FullResolution,
+    IdentitySkip,
+    Merge,
+    ProjectionSkip,
+    Stem,
+    activate,
+    relative_product,
+    sum_normalised,
+)
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
+
+# MAN's channel-wise scalars by (layer, column): shape (B, C_out) for the operation that the edge holds.
+Modulation = Mapping[tuple[int, int], Tensor]
+
+
+class InputSizeError(HyperSegNASError):
+    """The input cannot be downsampled to the network's coarsest scale."""
+
+
+class Output(nn.Module):
+    """The last layer's scales merged coarse to fine, with a segmentation head at each resolution (as in DiNTS).
+
+    `seg_layers` holds the heads, full resolution first; nnU-Net knows heads by that name.
+    """
+
+    def __init__(self, space: SearchSpace, num_classes: int, coarsest: int) -> None:
+        super().__init__()
+        self.merges = nn.ModuleDict(
+            {
+                str(scale): Merge(space.channels[scale], space.channels[scale - 1], space.strides[scale])
+                for scale in range(1, coarsest + 1)
+            }
+        )
+        head_channels = list(space.channels[: coarsest + 1])
+        self.full_resolution: FullResolution | None = None
+        if not space.finest_is_full_resolution:
+            head_channels.insert(0, max(space.channels[0] // 2, num_classes))
+            self.full_resolution = FullResolution(
+                space.channels[0], head_channels[0], space.kernel_sizes[0], space.strides[0]
+            )
+        conv_class = {2: nn.Conv2d, 3: nn.Conv3d}[space.dimension]
+        self.seg_layers = nn.ModuleList(conv_class(channels, num_classes, 1) for channels in head_channels)
+
+    def forward(self, nodes: Mapping[int, Tensor], all_heads: bool) -> list[Tensor]:
+        """Return logits, full resolution first; only the first head runs unless `all_heads`."""
+        running: Tensor | None = None
+        activated: list[Tensor] = []
+        for scale in range(max(nodes), -1, -1):
+            terms = [nodes[scale]] if scale in nodes else []
+            if activated:
+                terms.append(self.merges[str(scale + 1)](activated[-1]))
+            running = sum_normalised(terms)
+            activated.append(activate(running))
+        if self.full_resolution is not None:
+            activated.append(activate(self.full_resolution(activated[-1])))
+        activated.reverse()
+        heads = self.seg_layers if all_heads else self.seg_layers[:1]
+        return [head(features) for head, features in zip(heads, activated, strict=False)]
+
+
+class TopologyNetwork(nn.Module):
+    """Modules for some edges of a search space, and the forward pass of an architecture that uses only these."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        input_channels: int,
+        num_classes: int,
+        *,
+        stems: Iterable[int],
+        operations: Iterable[tuple[int, Edge, Operation]],
+        coarsest_output: int,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.stems = nn.ModuleDict(
+            {
+                str(scale): Stem(
+                    input_channels,
+                    space.channels[scale],
+                    space.kernel_sizes[scale],
+                    pool=relative_product([(1,) * space.dimension, *space.strides[1 : scale + 1]]),
+                    stride=space.strides[0],
+                )
+                for scale in stems
+            }
+        )
+        self.layers = nn.ModuleList(nn.ModuleDict() for _ in range(space.layers))
+        for layer, edge, operation in operations:
+            self.layers[layer][_name(edge, operation)] = _edge_module(space, edge, operation)
+        self.output = Output(space, num_classes, coarsest_output)
+
+    def run(
+        self, image: Tensor, architecture: Architecture, modulation: Modulation | None, *, all_heads: bool
+    ) -> list[Tensor]:
+        """Return the logits of `architecture`, full resolution first.
+
+        Args:
+            image: shape (B, input channels, spatial axes of the patch).
+            architecture: which edges run; nothing else does.
+            modulation: MAN's scalars for the active edges, or None for the plain network.
+            all_heads: also return the deep-supervision heads, one for each scale down to the coarsest one of the output.
+
+        Raises:
+            InputSizeError: the image's size is not divisible by the network's strides.
+        """
+        self._check_size(image, architecture)
+        nodes = {scale: self.stems[str(scale)](image) for scale in architecture.stems}
+        for layer, row in enumerate(architecture.codes):
+            activated: dict[int, Tensor] = {}  # one activation per node, shared by its convolutions
+            arriving: dict[int, list[Tensor]] = {}
+            for column, (code, edge) in enumerate(zip(row, architecture.edges, strict=True)):
+                if not code:
+                    continue
+                operation = Operation(code)
+                if operation is Operation.CONV and edge.source not in activated:
+                    activated[edge.source] = activate(nodes[edge.source])
+                raw = nodes[edge.source]
+                module = self.layers[layer][_name(edge, operation)]
+                scale_bc = None if modulation is None else modulation[layer, column]
+                arriving.setdefault(edge.target, []).append(module(raw, activated.get(edge.source, raw), scale_bc))
+            nodes = {scale: sum_normalised(terms) for scale, terms in arriving.items()}
+        return self.output(nodes, all_heads)
+
+    def _check_size(self, image: Tensor, architecture: Architecture) -> None:
+        coarsest = max(max(edge) for _, _, edge, _ in architecture.active())
+        stride = self.space.cumulative_strides[coarsest]
+        if any(size % step for size, step in zip(image.shape[2:], stride, strict=True)):
+            raise InputSizeError(
+                f"the input's size {tuple(image.shape[2:])} is not divisible by {stride}, the stride of the coarsest "
+                "scale in use; choose a patch size that is"
+            )
+
+
+def _name(edge: Edge, operation: Operation) -> str:
+    return f"{edge.source}to{edge.target}_{operation.name.lower()}"
+
+
+def _edge_module(space: SearchSpace, edge: Edge, operation: Operation) -> nn.Module:
+    source, target = edge
+    ones = (1,) * space.dimension
+    down = space.strides[target] if target > source else ones
+    up = space.strides[source] if target < source else ones
+    channels = space.channels[source], space.channels[target]
+    if operation is Operation.CONV:
+        return ConvolutionEdge(*channels, space.kernel_sizes[max(source, target)], down, up)
+    return IdentitySkip() if source == target else ProjectionSkip(*channels, down, up)

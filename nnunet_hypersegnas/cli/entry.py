@@ -1,0 +1,41 @@
+"""What all commands share: a user's error is one line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import sys
+from collections.abc import Callable
+
+from nnunet_hypersegnas.errors import HyperSegNASError
+
+
+def run_command(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None], argv: list[str] | None = None
+) -> int:
+    """Parse the arguments, run, and return the exit code: 0, 1 (what `run` returns or raises), 2 (usage), 130 (Ctrl-C)."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return run(args) or 0
+    except HyperSegNASError as error:
+        if args.debug:
+            raise
+        return _fail(parser, str(error))
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if args.debug or error.errno != errno.ENOSPC:
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        return _fail(
+            parser, f"no space left on the disk{where}; nothing was damaged: free some space and run the command again"
+        )
+
+
+def _fail(parser: argparse.ArgumentParser, message: str) -> int:
+    print(f"{parser.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 1

@@ -1,0 +1,124 @@
+"""`hsnas_search`: the best networks for some memory budgets, from one trained super-net."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cost.sizes import parse_bytes
+
+DEFAULT_PLANS_NAME = "HyperSegNASPlans"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hsnas_search",
+        description="Search the best networks for one or more training-memory budgets with a trained super-net, and "
+        "write them as nnU-Net plans. An interrupted search goes on where it stood when called again with the same "
+        "arguments.",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="data set name or id, as in nnUNetv2_train")
+    parser.add_argument("configuration", metavar="CONFIGURATION", help="for example 3d_fullres")
+    parser.add_argument("fold", metavar="FOLD", type=int, help="the super-net's fold; its validation cases score")
+    parser.add_argument(
+        "--memory", nargs="+", required=True, metavar="BUDGET", help="training-memory budgets, for example 5GB 7GB"
+    )
+    parser.add_argument(
+        "--plans",
+        nargs="?",
+        const=DEFAULT_PLANS_NAME,
+        metavar="NAME",
+        help=f"write the best network of each budget as plans NAME_BUDGET.json (NAME: {DEFAULT_PLANS_NAME})",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace plans of that name")
+    parser.add_argument("-tr", default="HyperSegNASSupernetTrainer", metavar="TRAINER", help="the super-net's trainer")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="the super-net's plans [%(default)s]")
+    parser.add_argument("--candidates", type=_positive, default=2000, help="sampled under each budget [%(default)s]")
+    parser.add_argument("--finalists", type=_positive, default=10, help="how many are fine-tuned [%(default)s]")
+    parser.add_argument(
+        "--finetune-iterations", type=_positive, default=5000, metavar="N", help="for each finalist [%(default)s]"
+    )
+    parser.add_argument("--finetune-lr", type=float, default=0.01, metavar="LR", help="initial rate [%(default)s]")
+    parser.add_argument(
+        "--tolerance", default="300MB", metavar="SIZE", help="candidates lie so far below a budget at most [%(default)s]"
+    )
+    parser.add_argument("--around", action="store_true", help="let them lie as far above it too, as in the paper")
+    parser.add_argument(
+        "--validation-cases", type=_positive, metavar="N", help="score on N of the fold's validation cases [all]"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of sampling and fine-tuning [%(default)s]")
+    parser.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def run(args: argparse.Namespace) -> None:
+    sizes = {label: parse_bytes(label) for label in args.memory}
+    tolerance_bytes = parse_bytes(args.tolerance)
+
+    # Imported late: torch and nnU-Net take seconds that --help and a mistyped budget need not wait for.
+    import torch
+
+    from nnunet_hypersegnas.cli.progress import stage_bars
+    from nnunet_hypersegnas.cli.tables import format_table
+    from nnunet_hypersegnas.errors import HyperSegNASError
+    from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+    from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE, Budget, SearchSettings, SuperNetSearch, describe
+
+    name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise HyperSegNASError("--device cuda was asked for, torch finds no GPU; use --device cpu")
+    settings = SearchSettings(
+        candidates=args.candidates,
+        finalists=args.finalists,
+        finetune_iterations=args.finetune_iterations,
+        finetune_lr=args.finetune_lr,
+        tolerance_bytes=tolerance_bytes,
+        around=args.around,
+        validation_cases=args.validation_cases,
+        seed=args.seed,
+    )
+    budgets = [Budget(label, size) for label, size in sizes.items()]
+    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
+    search = SuperNetSearch(dataset, args.fold, args.tr, torch.device(name), settings)
+    try:
+        if args.plans:
+            search.check_plans_names(budgets, args.plans, args.overwrite)
+        # All budgets' candidates first: a budget that nothing meets is told before hours are spent on the others.
+        candidates = {budget: search.candidates(budget) for budget in budgets}
+        for budget, found in candidates.items():
+            if len(found) < settings.candidates:
+                print(
+                    f"{budget.label}: {len(found)} of {settings.candidates} candidates found within "
+                    f"{settings.window(budget.bytes)}",
+                    file=sys.stderr,
+                )
+        results = [
+            search.search(budget, found, args.plans, stage_bars(budget.label)) for budget, found in candidates.items()
+        ]
+    finally:
+        search.close()
+    print(format_table(describe(results)))
+    print(f"Memory is predicted for training on {name}. DSC: fold {args.fold}, {BIAS_NOTE}.")
+    for result in results:
+        print(f"{result.budget.label}: all candidates in {result.record}")
+        if result.plans:
+            print(
+                f"  train: nnUNetv2_train {args.dataset} {args.configuration} FOLD -p {result.plans.stem}\n"
+                f"  with inherited weights (fold {args.fold} only): -pretrained_weights {result.weights}"
+            )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Predicted training memory: parameters with their gradients and momentum, and the tensors saved for backward.
+
+A simple sum, without running anything: what allocators, cuDNN's workspaces and the backward pass's own peak add is not
+counted. Terms mirror `architectures/`: each stands beside what it is.
+
+Notation: N_s voxels of a batch at scale s, C_s its channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
+
+BYTES_PER_PARAMETER = 4 * 3  # fp32 weight, gradient and SGD momentum
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """What the training memory depends on beside the architecture.
+
+    Attributes:
+        patch_size: voxels of each axis.
+        batch_size: patches a step.
+        input_channels: image channels.
+        num_classes: channels of a segmentation head.
+        bytes_per_activation: 4 in fp32, 2 under autocast.
+        deep_supervision: every head is trained, as nnU-Net does.
+    """
+
+    patch_size: tuple[int, ...]
+    batch_size: int
+    input_channels: int
+    num_classes: int
+    bytes_per_activation: int = 4
+    deep_supervision: bool = True
+
+
+class TrainingMemoryModel:
+    """Predicts training memory and counts parameters of a space's architectures, from tables by edge and scale."""
+
+    def __init__(self, space: SearchSpace, setup: TrainingSetup) -> None:
+        self.space, self.setup = space, setup
+        full = setup.batch_size * prod(setup.patch_size)
+        self._full_voxels = full
+        self._voxels = [self._voxels_at(stride) for stride in space.cumulative_strides]
+        self._feature_map = [c * n for c, n in zip(space.channels, self._voxels, strict=True)]
+        self._head_channels = max(space.channels[0] // 2, setup.num_classes)  # where the stem has a stride
+        self._saved = {(c, o): self._saved_by_edge(e, o) for c, e in enumerate(space.edges) for o in Operation}
+        self._weights = {(c, o): self._parameters_of_edge(e, o) for c, e in enumerate(space.edges) for o in Operation}
+
+    def predict_bytes(self, architecture: Architecture) -> int:
+        """Return the predicted training memory in bytes."""
+        weights = BYTES_PER_PARAMETER * self.parameters(architecture)
+        activations = self.setup.bytes_per_activation * self.saved_elements(architecture)
+        return weights + activations + self._loss_bytes(architecture)
+
+    def parameters(self, architecture: Architecture) -> int:
+        """Return the number of parameters of the searched network."""
+        space, setup = self.space, self.setup
+        channels, coarsest = space.channels, max(architecture.outputs)
+        total = sum(self._weights[column, operation] for _, column, _, operation in architecture.active())
+        for scale in architecture.stems:
+            total += setup.input_channels * channels[scale] * prod(space.kernel_sizes[scale]) + 2 * channels[scale]
+        for scale in range(1, coarsest + 1):  # merges: 1x1 convolution and norm
+            total += channels[scale] * channels[scale - 1] + 2 * channels[scale - 1]
+        heads = list(channels[: coarsest + 1])
+        if not space.finest_is_full_resolution:
+            c = self._head_channels
+            total += channels[0] * c + 2 * c + c * c * prod(space.kernel_sizes[0]) + 2 * c
+            heads.insert(0, c)
+        return total + sum((c + 1) * setup.num_classes for c in heads)
+
+    def saved_elements(self, architecture: Architecture) -> int:
+        """Return the number of elements of all activations that autograd keeps for the backward pass."""
+        total = self.setup.input_channels * self._full_voxels  # the image
+        maps = _FeatureMaps(self._feature_map)
+        nodes = {}
+        for scale in architecture.stems:
+            total += self._saved_by_stem(scale)
+            nodes[scale] = maps.new(scale)
+        for row in architecture.codes:
+            arriving: dict[int, list[int | None]] = {}
+            activated = set()
+            for column, (code, edge) in enumerate(zip(row, self.space.edges, strict=True)):
+                if not code:
+                    continue
+                operation = Operation(code)
+                identity = operation is Operation.SKIP and edge.source == edge.target
+                arriving.setdefault(edge.target, []).append(nodes[edge.source] if identity else None)
+                if identity:
+                    continue  # hands the tensor on
+                total += self._saved[column, operation]
+                maps.save(nodes[edge.source])  # by the activation, the pooling or the 1x1 convolution
+                if operation is Operation.CONV and edge.source not in activated:
+                    activated.add(edge.source)
+                    total += self._feature_map[edge.source]  # the activated map, every convolution's input
+            # A node that only an identity reaches is the same tensor as before; any other is a new one.
+            nodes = {t: ids[0] if len(ids) == 1 and ids[0] is not None else maps.new(t) for t, ids in arriving.items()}
+        return total + self._saved_by_output(nodes, maps) + maps.saved_elements
+
+    def _saved_by_output(self, nodes: dict[int, int], maps: _FeatureMaps) -> int:
+        channels, coarsest = self.space.channels, max(nodes)
+        total = 0
+        for scale in range(coarsest, -1, -1):
+            alone = scale == coarsest
+            maps.save(nodes[scale] if alone else maps.new(scale))  # the running sum, by the activation
+            total += self._feature_map[scale]  # activated: input of the head and of the merge
+            if scale > 0:
+                total += channels[scale - 1] * self._voxels[scale]  # the merge's convolution, kept by its norm
+        if not self.space.finest_is_full_resolution:
+            total += self._head_channels * self._voxels[0]  # as a merge
+            # The upsampled map and its activation, the convolution's output, the norm's output and its activation.
+            total += 5 * self._head_channels * self._full_voxels
+        return total
+
+    def _saved_by_stem(self, scale: int) -> int:
+        pooled = self.setup.input_channels * self._voxels[scale] * prod(self.space.strides[0])
+        return (pooled if scale else 0) + self._feature_map[scale]  # convolution's input and its output, for the norm
+
+    def _saved_by_edge(self, edge: Edge, operation: Operation) -> int:
+        """What an edge keeps beside its source: the convolution's output for the norm, and a pooled input."""
+        source, target = edge
+        if operation is Operation.SKIP and source == target:
+            return 0
+        out = self.space.channels[target] * self._voxels[max(source, target)]  # going up, still at the low resolution
+        pooled = self.space.channels[source] * self._voxels[target] if target > source else 0
+        return out + (pooled if operation is Operation.SKIP else 0)
+
+    def _parameters_of_edge(self, edge: Edge, operation: Operation) -> int:
+        source, target = edge
+        if operation is Operation.SKIP and source == target:
+            return 0
+        kernel = prod(self.space.kernel_sizes[max(source, target)]) if operation is Operation.CONV else 1
+        return self.space.channels[source] * self.space.channels[target] * kernel + 2 * self.space.channels[target]
+
+    def _loss_bytes(self, architecture: Architecture) -> int:
+        """Logits, softmax and log-softmax in fp32, the target and its one-hot code, for every head that is trained."""
+        voxels = [self._voxels[scale] for scale in range(max(architecture.outputs) + 1)]
+        if not self.space.finest_is_full_resolution:
+            voxels.insert(0, self._full_voxels)
+        if not self.setup.deep_supervision:
+            voxels = voxels[:1]
+        elif len(voxels) > 1:
+            voxels = voxels[:-1]  # nnU-Net gives the last of several heads no weight
+        per_voxel = (self.setup.bytes_per_activation + 4 + 4 + 1) * self.setup.num_classes + 8
+        return per_voxel * sum(voxels)
+
+    def _voxels_at(self, stride: Sequence[int]) -> int:
+        return self.setup.batch_size * prod(ceil(p / s) for p, s in zip(self.setup.patch_size, stride, strict=True))
+
+
+class _FeatureMaps:
+    """Counts feature maps that are kept for backward, each tensor once however many edges it passes through."""
+
+    def __init__(self, elements_by_scale: Sequence[int]) -> None:
+        self._elements = elements_by_scale
+        self._scales: list[int] = []
+        self._saved: set[int] = set()
+
+    def new(self, scale: int) -> int:
+        """Return the id of a new tensor at a scale."""
+        self._scales.append(scale)
+        return len(self._scales) - 1
+
+    def save(self, tensor: int) -> None:
+        self._saved.add(tensor)
+
+    @property
+    def saved_elements(self) -> int:
+        return sum(self._elements[self._scales[tensor]] for tensor in self._saved)

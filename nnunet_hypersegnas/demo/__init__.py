@@ -1,0 +1,1 @@
+"""The embedded demo: synthetic data, and the whole loop by real commands."""

@@ -1,0 +1,291 @@
+"""The demo's loop: real commands only, from an MSD folder to scored predictions."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.cost import TrainingMemoryModel, parse_bytes
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.search_run import training_setup
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.space import rng_for, sample
+
+CONFIGURATION = "3d_fullres"
+FOLD = 0
+SUPERNET_PLANS = "HyperSegNASDemoSupernet"
+SEARCHED_PLANS = "HyperSegNASDemo"
+SUPERNET_TRAINER = "HyperSegNASSupernetTrainer"
+
+
+class DemoError(HyperSegNASError):
+    """A command of the demo failed, or its folder belongs to something else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Sizes of the demo; the defaults take a few minutes on two CPU cores.
+
+    Attributes:
+        layers, channels: the super-net's search space.
+        patch_size: largest patch, in voxels; nnU-Net's own where that is smaller.
+        batch_size: patches a step.
+        supernet_epochs, iterations_per_epoch: super-net training, annealing (a fifth) and warm-up (a tenth) included.
+        candidates, finalists, finetune_iterations: the search under each budget.
+        budgets: training-memory budgets; by default two that the space can meet.
+        validation_cases: cases that score candidates.
+        final_trainer: nnU-Net trainer of the searched networks.
+        inherit: start the final training from the inherited weights, which fold 0 allows.
+        seed: of the synthetic data, the super-net and the search.
+    """
+
+    layers: int = 6
+    channels: tuple[int, ...] = (8, 16, 32)
+    patch_size: int = 32
+    batch_size: int = 2
+    supernet_epochs: int = 5
+    iterations_per_epoch: int = 100
+    candidates: int = 12
+    finalists: int = 2
+    finetune_iterations: int = 50
+    budgets: tuple[str, ...] = ()
+    validation_cases: int = 4
+    final_trainer: str = "nnUNetTrainer_1epoch"
+    inherit: bool = True
+    seed: int = 0
+
+
+class Commands:
+    """Runs nnU-Net's and our own commands in the demo's folder, with nnU-Net's variables pointing into it."""
+
+    def __init__(self, folder: Path, device: str, trainers: Path) -> None:
+        self.folder, self.device = folder, device
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            self.path(name).mkdir(parents=True, exist_ok=True)
+            os.environ[name] = str(self.path(name))  # for the commands, and for looking into their results here
+        os.environ["nnUNet_extTrainer"] = str(trainers)
+        if device == "cpu":  # busy-waiting OpenMP threads and many spawned workers slow small CPU runs manyfold
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+            os.environ.setdefault("nnUNet_def_n_proc", "2")
+            os.environ.setdefault("nnUNet_n_proc_DA", "0")
+
+    def path(self, variable: str) -> Path:
+        return self.folder / variable
+
+    def run(self, title: str, *command: str | Path, **variables: str) -> None:
+        """Run one command, its output going to a log file.
+
+        Raises:
+            DemoError: it failed; the message ends with the last line it printed.
+        """
+        words = [str(word) for word in command]
+        log = self.folder / "logs" / f"{title.replace(' ', '_')}.log"
+        log.parent.mkdir(exist_ok=True)
+        print(f"\n[{title}]\n$ {' '.join(words)}", flush=True)
+        beside = Path(sys.executable).parent
+        program = shutil.which(words[0], path=str(beside)) or shutil.which(words[0])
+        if program is None:
+            raise DemoError(f"no command {words[0]} beside {sys.executable} or on PATH; install the package with pip")
+        started = time.monotonic()
+        with log.open("w") as output:
+            status = subprocess.run(
+                [program, *words[1:]], env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT
+            ).returncode
+        if status:
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise DemoError(f"{words[0]} failed with exit code {status}: {lines[-1] if lines else ''} (log: {log})")
+        print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def run_demo(
+    commands: Commands,
+    msd_folder: Path,
+    settings: DemoSettings,
+    test_labels: Path | None,
+) -> dict[str, Any]:
+    """Run the loop on a task in MSD's folder format and return what `summary.json` holds.
+
+    Steps whose results are there already are skipped, so an interrupted demo goes on when it is started again.
+    """
+    started = time.monotonic()
+    dataset = _dataset_name(msd_folder)
+    number = str(int(dataset[7:10]))
+    device = ("-device", commands.device)
+    raw, preprocessed = commands.path("nnUNet_raw") / dataset, commands.path("nnUNet_preprocessed") / dataset
+    if not (raw / "dataset.json").exists():
+        shutil.rmtree(raw, ignore_errors=True)  # half-converted: nnU-Net refuses to go on in it
+        commands.run("convert", "nnUNetv2_convert_MSD_dataset", "-i", msd_folder)
+    if not (preprocessed / "nnUNetPlans_3d_fullres").is_dir():
+        commands.run(
+            "plan and preprocess",
+            *("nnUNetv2_plan_and_preprocess", "-d", number, "-c", CONFIGURATION, "-np", "2"),
+            nnUNet_n_proc_DA="1",  # planning crashes with 0
+        )
+    write_small_plans(preprocessed, settings)
+
+    train = ("nnUNetv2_train", number, CONFIGURATION, str(FOLD))
+    supernet = _model_folder(commands, dataset, SUPERNET_TRAINER, SUPERNET_PLANS)
+    if not (supernet / f"fold_{FOLD}" / "validation" / "summary.json").exists():
+        resume = ("--c",) if any((supernet / f"fold_{FOLD}").glob("checkpoint_*.pth")) else ()
+        commands.run("train the super-net", *train, "-tr", SUPERNET_TRAINER, "-p", SUPERNET_PLANS, *resume, *device)
+
+    budgets = settings.budgets or default_budgets(dataset, commands.device, settings.seed)
+    commands.run(
+        "search",
+        *("hsnas_search", number, CONFIGURATION, str(FOLD), "--memory", *budgets, "--plans", SEARCHED_PLANS),
+        *("--tolerance", _tolerance(budgets), "-p", SUPERNET_PLANS, "--candidates", str(settings.candidates), "--finalists", str(settings.finalists)),
+        *("--finetune-iterations", str(settings.finetune_iterations), "--seed", str(settings.seed)),
+        *("--validation-cases", str(settings.validation_cases), *device),
+    )
+
+    networks = []
+    for budget in budgets:
+        plans_name = f"{SEARCHED_PLANS}_{budget.replace('.', 'p')}"
+        plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
+        found = plans["hypersegnas_search"]
+        model = _model_folder(commands, dataset, settings.final_trainer, plans_name)
+        validation = model / f"fold_{FOLD}" / "validation" / "summary.json"
+        if not validation.exists():
+            weights = ("-pretrained_weights", found["inherited_weights"]) if settings.inherit else ()
+            commands.run(
+                f"train {plans_name}", *train, "-tr", settings.final_trainer, "-p", plans_name, *weights, *device
+            )
+        predictions = commands.folder / "predictions" / plans_name
+        commands.run(
+            f"predict {plans_name}",
+            *("nnUNetv2_predict", "-d", number, "-i", raw / "imagesTs", "-o", predictions, "-c", CONFIGURATION),
+            *("-f", str(FOLD), "-p", plans_name, "-tr", settings.final_trainer, *device),
+        )
+        test = None
+        if test_labels is not None:
+            labels = [str(v) for v in json.loads((raw / "dataset.json").read_text())["labels"].values() if v != 0]
+            commands.run(
+                f"score {plans_name}", "nnUNetv2_evaluate_simple", test_labels, predictions, "-l", *labels
+            )
+            test = _dsc_of(predictions / "summary.json")
+        networks.append(
+            {
+                "budget": budget,
+                "plans": plans_name,
+                "predicted_memory_bytes": found["winner"]["predicted_memory_bytes"],
+                "parameters": found["winner"]["parameters"],
+                "dsc_shared_weights": found["winner"]["shared"]["dsc"],
+                "dsc_fine_tuned": found["winner"]["fine_tuned"]["dsc"],
+                "dsc_validation": _dsc_of(validation),
+                "dsc_test": test,
+                "predictions": str(predictions),
+                "model": str(model),
+            }
+        )
+    summary = {
+        "dataset": dataset,
+        "fold": FOLD,
+        "validation_note": "selection-biased: this fold's validation cases chose the architectures",
+        "device": commands.device,
+        "settings": asdict(settings),
+        "supernet": str(supernet),
+        "networks": networks,
+        "seconds": round(time.monotonic() - started),
+    }
+    write_json(commands.folder / "summary.json", summary)
+    return summary
+
+
+def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Take an empty folder for a demo, or go on in one that the same demo began.
+
+    Raises:
+        DemoError: the folder holds something else.
+    """
+    marker = folder / "demo.json"
+    if marker.exists():
+        if (before := json.loads(marker.read_text())) != json.loads(json.dumps(identity)):
+            changed = sorted(k for k in {*before, *identity} if before.get(k) != identity.get(k))
+            raise DemoError(f"{folder} holds a demo with other {', '.join(changed)}; choose another --folder or delete it")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise DemoError(f"{folder} is not empty and holds no demo; choose another --folder")
+    write_json(marker, dict(identity))
+
+
+def write_small_plans(preprocessed: Path, settings: DemoSettings) -> None:
+    """Write a copy of nnU-Net's plans with a small patch and batch and the super-net's settings in them."""
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
+    plans["plans_name"] = SUPERNET_PLANS
+    plans["configurations"] = {CONFIGURATION: plans["configurations"][CONFIGURATION]}
+    configuration = plans["configurations"][CONFIGURATION]
+    strides = configuration["architecture"]["arch_kwargs"]["strides"]
+    channels = list(settings.channels[: len(strides)])
+    # The patch must divide by the stride of the coarsest scale that the super-net uses.
+    steps = [1] * len(strides[0])
+    for stride in strides[: len(channels) + 1]:
+        steps = [a * b for a, b in zip(steps, stride, strict=True)]
+    configuration["patch_size"] = [
+        max(step, min(size, settings.patch_size) // step * step)
+        for size, step in zip(configuration["patch_size"], steps, strict=True)
+    ]
+    configuration["batch_size"] = settings.batch_size
+    configuration["hypersegnas"] = {
+        "layers": settings.layers,
+        "channels": channels,
+        "epochs": settings.supernet_epochs,
+        "annealing_epochs": settings.supernet_epochs / 5,
+        "warmup_epochs": settings.supernet_epochs / 10,
+        "iterations_per_epoch": settings.iterations_per_epoch,
+        "save_every": 1,
+        "seed": settings.seed,
+    }
+    write_json(preprocessed / f"{SUPERNET_PLANS}.json", plans)
+
+
+def default_budgets(dataset: str, device: str, seed: int) -> tuple[str, ...]:
+    """Return a smaller and a larger budget that the demo's space can meet, since nobody knows a toy's megabytes."""
+    found = PreprocessedDataset.find(dataset, SUPERNET_PLANS, CONFIGURATION)
+    configuration = found.configuration.configuration
+    space = SuperNetSettings.from_configuration(configuration).space(configuration)
+    memory = TrainingMemoryModel(space, training_setup(found, device))
+    sizes = sorted(memory.predict_bytes(sample(space, rng_for(seed, "demo budget", i))) for i in range(200))
+    return tuple(f"{math.ceil(sizes[i] / 1e6)}MB" for i in (80, 180))
+
+
+def _tolerance(budgets: Sequence[str]) -> str:
+    """Return a tolerance for which the budgets' windows do not overlap."""
+    sizes = sorted(parse_bytes(budget) for budget in budgets)
+    gaps = [b - a for a, b in zip([0, *sizes], sizes, strict=False) if b > a]
+    return f"{min(gaps) // 1000}KB"
+
+
+def _dataset_name(msd_folder: Path) -> str:
+    """Return the name that nnU-Net gives a task in MSD's folder format.
+
+    Raises:
+        DemoError: it is no such folder.
+    """
+    missing = [n for n in ("imagesTr", "labelsTr", "imagesTs", "dataset.json") if not (msd_folder / n).exists()]
+    match = re.fullmatch(r"Task(\d+)_([^_]+)", msd_folder.name)
+    if missing or not match:
+        wrong = f"{', '.join(missing)} missing" if missing else "its name is not of the form Task09_Spleen"
+        raise DemoError(f"{msd_folder} is no task of the Medical Segmentation Decathlon: {wrong}")
+    return f"Dataset{int(match[1]):03d}_{match[2]}"
+
+
+def _model_folder(commands: Commands, dataset: str, trainer: str, plans_name: str) -> Path:
+    return commands.path("nnUNet_results") / dataset / f"{trainer}__{plans_name}__{CONFIGURATION}"
+
+
+def _dsc_of(summary: Path) -> dict[str, float]:
+    """Return DSC by label, and their mean, from one of nnU-Net's summary.json files."""
+    content = json.loads(summary.read_text())
+    return {"mean": content["foreground_mean"]["Dice"]} | {k: v["Dice"] for k, v in content["mean"].items()}

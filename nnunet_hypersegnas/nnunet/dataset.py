@@ -1,0 +1,170 @@
+"""A preprocessed nnU-Net data set with one configuration of its plans: found, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_hypersegnas.errors import HyperSegNASError
+
+
+class DatasetError(HyperSegNASError):
+    """The data set, its plans or its preprocessed data are missing or contradict each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessedDataset:
+    """One configuration of one plans file of a data set in nnUNet_preprocessed."""
+
+    name: str
+    plans: Mapping[str, Any]
+    configuration_name: str
+    dataset_json: Mapping[str, Any]
+
+    @classmethod
+    def find(cls, dataset: str, plans_name: str, configuration: str) -> PreprocessedDataset:
+        """Find a data set by nnU-Net's name or id.
+
+        Raises:
+            DatasetError: naming what is missing or wrong, and the command that mends it.
+        """
+        for variable in (nnUNet_preprocessed, nnUNet_results):
+            if not variable.is_set():
+                raise DatasetError(f"{variable.env_var_name} is not set; set nnU-Net's three path variables first")
+        try:
+            name = maybe_convert_to_dataset_name(dataset)
+        except (RuntimeError, ValueError) as error:
+            raise DatasetError(
+                f"no data set {dataset!r} in {nnUNet_preprocessed}; convert it and run "
+                f"`nnUNetv2_plan_and_preprocess -d {dataset}` first"
+            ) from error
+        folder = Path(nnUNet_preprocessed) / name
+        preprocess = f"run `nnUNetv2_plan_and_preprocess -d {dataset} -c {configuration}` first"
+        if not (folder / "dataset.json").exists():
+            raise DatasetError(f"data set {name} is not preprocessed: no {folder / 'dataset.json'}; {preprocess}")
+        plans = read_plans(folder, plans_name)
+        if plans["dataset_name"] != name:
+            raise DatasetError(
+                f"the plans {folder / plans_name}.json are those of {plans['dataset_name']}, not of {name}; use plans "
+                "that nnU-Net made for this data set"
+            )
+        if configuration not in plans["configurations"]:
+            raise DatasetError(
+                f"plans {plans_name} have no configuration {configuration!r}; they have "
+                f"{', '.join(plans['configurations'])}"
+            )
+        found = cls(
+            name=name,
+            plans=plans,
+            configuration_name=configuration,
+            dataset_json=json.loads((folder / "dataset.json").read_text()),
+        )
+        if found.configuration.previous_stage_name is not None:
+            raise DatasetError(
+                f"{configuration} is a cascade's second stage, which the search does not support yet; search "
+                f"{found.configuration.previous_stage_name} or 3d_fullres"
+            )
+        if not found.data_folder.is_dir() or not any(found.data_folder.iterdir()):
+            raise DatasetError(f"configuration {configuration} is not preprocessed: no {found.data_folder}; {preprocess}")
+        found.check_labels()
+        return found
+
+    @property
+    def folder(self) -> Path:
+        return Path(nnUNet_preprocessed) / self.name
+
+    @property
+    def plans_manager(self) -> PlansManager:
+        return PlansManager(dict(self.plans))
+
+    @property
+    def configuration(self) -> ConfigurationManager:
+        return self.plans_manager.get_configuration(self.configuration_name)
+
+    @property
+    def data_folder(self) -> Path:
+        return self.folder / self.configuration.data_identifier
+
+    @property
+    def label_manager(self) -> LabelManager:
+        return self.plans_manager.get_label_manager(dict(self.dataset_json))
+
+    @property
+    def input_channels(self) -> int:
+        return determine_num_input_channels(self.plans_manager, self.configuration, dict(self.dataset_json))
+
+    def label_names(self) -> list[str]:
+        """Return the names of the foreground labels or regions, in the order nnU-Net scores them."""
+        manager = self.label_manager
+        wanted = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+        by_value = {_hashable(value): name for name, value in self.dataset_json["labels"].items()}
+        return [by_value[_hashable(value)] for value in wanted]
+
+    def cases(self) -> nnUNetBaseDataset:
+        """Return nnU-Net's reader of all preprocessed cases."""
+        return infer_dataset_class(str(self.data_folder))(str(self.data_folder))
+
+    def validation_cases(self, fold: int) -> list[str]:
+        """Return the validation cases of a fold.
+
+        Raises:
+            DatasetError: there is no split yet, or no such fold in it.
+        """
+        path = self.folder / "splits_final.json"
+        if not path.exists():
+            raise DatasetError(f"no {path}; nnU-Net writes it when a training starts, so train the super-net first")
+        splits = json.loads(path.read_text())
+        if not 0 <= fold < len(splits):
+            raise DatasetError(f"fold {fold} does not exist; {path.name} has folds 0 to {len(splits) - 1}")
+        return list(splits[fold]["val"])
+
+    def trained_folder(self, trainer: str, fold: int) -> Path:
+        """Return the folder where nnU-Net keeps a training of these plans."""
+        model = f"{trainer}__{self.plans['plans_name']}__{self.configuration_name}"
+        return Path(nnUNet_results) / self.name / model / f"fold_{fold}"
+
+    def check_labels(self) -> None:
+        """Raise DatasetError unless nnU-Net can make sense of the labels in dataset.json."""
+        labels = self.dataset_json.get("labels")
+        try:
+            if not isinstance(labels, dict):
+                raise ValueError("there is no 'labels' object")
+            if not self.label_names():
+                raise ValueError("there is no foreground label")
+        except Exception as error:  # nnU-Net's label manager asserts and raises what comes
+            raise DatasetError(
+                f"{self.folder / 'dataset.json'} has a label set that nnU-Net does not know ({error}): {labels}; needed "
+                "is a background 0 and one or more foreground labels or regions"
+            ) from error
+
+
+def read_plans(folder: Path, plans_name: str) -> dict[str, Any]:
+    """Read a plans file of a data set's preprocessed folder.
+
+    Raises:
+        DatasetError: the file is missing or no plans file.
+    """
+    path = folder / f"{plans_name}.json"
+    try:
+        plans = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in folder.glob("*.json") if "lans" in p.stem)
+        raise DatasetError(f"no plans {plans_name} in {folder}; there are {', '.join(known) or 'none'}") from None
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} is no JSON ({error}); restore it or plan again") from error
+    if not {"dataset_name", "plans_name", "configurations"} <= set(plans):
+        raise DatasetError(f"{path} is no nnU-Net plans file")
+    return plans
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

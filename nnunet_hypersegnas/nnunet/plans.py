@@ -1,0 +1,75 @@
+"""Discovered topologies as ordinary nnU-Net plans, with the weights they inherit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunet_hypersegnas.architectures import SearchedNet, searched_net_kwargs
+from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.space import Architecture, SearchSpace
+
+DEFAULT_PLANS_NAME = "HyperSegNASPlans"
+PROVENANCE = "hypersegnas_search"
+NETWORK_CLASS = "nnunet_hypersegnas.architectures.SearchedNet"
+
+
+class PlansError(HyperSegNASError):
+    """Plans that cannot be written, or not under that name."""
+
+
+def check_plans_name(name: str) -> None:
+    """Raise PlansError unless nnU-Net can use the name: it becomes part of folder names that are split at '__'."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or "__" in name or name.endswith("_"):
+        raise PlansError(
+            f"plans name {name!r} does not work in nnU-Net; use letters, digits, '.', '-' and single '_' inside"
+        )
+
+
+def searched_plans(
+    plans: Mapping[str, Any],
+    configuration: str,
+    plans_name: str,
+    space: SearchSpace,
+    architecture: Architecture,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return plans whose configuration trains the searched network; all else, so the preprocessed data, stays.
+
+    Args:
+        plans: the plans that the super-net was trained with.
+        configuration: the configuration whose network is replaced.
+        plans_name: name of the new plans.
+        space: the super-net's search space.
+        architecture: the network that was found.
+        provenance: how it was found; kept in the plans, where nnU-Net does not look.
+    """
+    result = deepcopy(dict(plans))
+    result["plans_name"] = plans_name
+    result[PROVENANCE] = dict(provenance)
+    result["configurations"][configuration]["architecture"] = {
+        "network_class_name": NETWORK_CLASS,
+        "arch_kwargs": searched_net_kwargs(space, architecture),
+        "_kw_requires_import": [],
+    }
+    return result
+
+
+def write_inherited_weights(path: Path, network: SearchedNet, *, fold: int, stage: str) -> None:
+    """Write weights that `nnUNetv2_train -pretrained_weights` takes, marked with the only fold they may be used for.
+
+    The super-net was trained on the other folds' validation cases, so weights that come from it would leak them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "network_weights": {key: value.cpu() for key, value in network.state_dict().items()},
+        "hypersegnas": {"fold": fold, "architecture": network.architecture.to_json(), "stage": stage},
+    }
+    with written_atomically(path) as temporary:
+        torch.save(content, temporary)

@@ -1,0 +1,64 @@
+"""The course of super-net training as a pure function of the global iteration, so that a resumed run continues it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnunet_hypersegnas.nnunet.settings import PAPER_ANNEALING_SHARE, SuperNetSettings
+
+POLY_EXPONENT = 0.9  # nnU-Net's PolyLR
+ANNEALING_END = 0.1  # share of the annealing learning rate that is left at the end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Warm-up, main phase and annealing, counted in iterations from 0.
+
+    Attributes:
+        iterations: all iterations.
+        annealing: how many of the last iterations anneal MAN away.
+        warmup: how many of the first iterations run with every edge active.
+        restart: the learning rate that annealing starts from, relative to the initial one.
+    """
+
+    iterations: int
+    annealing: int
+    warmup: int = 0
+    restart: float = 0.5
+
+    @classmethod
+    def from_settings(cls, settings: SuperNetSettings) -> Schedule:
+        iterations = settings.epochs * settings.iterations_per_epoch
+        if settings.annealing_epochs is None:
+            annealing = round(iterations * PAPER_ANNEALING_SHARE)
+        else:
+            annealing = round(settings.annealing_epochs * settings.iterations_per_epoch)
+        return cls(
+            iterations=iterations,
+            annealing=max(1, annealing),  # however short the run, its last step is without MAN
+            warmup=round(settings.warmup_epochs * settings.iterations_per_epoch),
+            restart=0.5 if settings.annealing_lr is None else settings.annealing_lr / settings.base_lr,
+        )
+
+    @property
+    def main(self) -> int:
+        """Number of iterations before annealing."""
+        return self.iterations - self.annealing
+
+    def in_warmup(self, iteration: int) -> bool:
+        return iteration < self.warmup
+
+    def annealing_lambda(self, iteration: int) -> float:
+        """Return lambda of Eq. 5: 0 until annealing starts, then linear, 1 in the last iteration and ever after."""
+        return min(1.0, max(0.0, (iteration - self.main + 1) / self.annealing))
+
+    def lr_factor(self, iteration: int) -> float:
+        """Return the learning rate relative to its initial value.
+
+        nnU-Net's polynomial decay over the main phase; then it restarts and decays to a tenth, since a rate that ends at
+        zero would leave the weights as they were just when MAN's last influence goes.
+        """
+        if iteration < self.main:
+            return (1 - iteration / self.main) ** POLY_EXPONENT
+        progress = min(1.0, (iteration - self.main) / self.annealing)
+        return self.restart * (ANNEALING_END + (1 - ANNEALING_END) * (1 - progress) ** POLY_EXPONENT)

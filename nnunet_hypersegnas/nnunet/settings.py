@@ -1,0 +1,151 @@
+"""The `hypersegnas` block of a plans configuration: the settings of super-net training, and the space they imply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
+
+BLOCK = "hypersegnas"
+OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one starts from by default
+
+# Section 4: 160,000 iterations, then 20,000 of annealing; in nnU-Net's epochs of 250 iterations.
+PAPER_EPOCHS = 720
+PAPER_ANNEALING_SHARE = 20_000 / 180_000
+
+
+class SettingsError(HyperSegNASError):
+    """The `hypersegnas` block holds something it cannot hold; the message names every fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperNetSettings:
+    """How a super-net is built and trained.
+
+    Attributes:
+        layers: number of layers of the search space, L.
+        channels: feature channels of each scale, finest first; doubled from 32 where not given.
+        scales: number of scales; by default the rule of `SearchSpace.from_stages`.
+        epochs: all epochs, annealing included (720).
+        annealing_epochs: how many of the last epochs anneal MAN away (a ninth of all; fractions are allowed).
+        warmup_epochs: how many of the first epochs train with every edge active (0; not in the paper).
+        iterations_per_epoch: nnU-Net's 250.
+        optimizer: "SGD" (Nesterov momentum 0.99, as nnU-Net) or "AdamW".
+        initial_lr: learning rate of the super-net (0.01 for SGD, 0.003 for AdamW).
+        annealing_lr: learning rate that annealing restarts from (half of initial_lr).
+        man_lr: learning rate of MAN (a tenth of initial_lr; the network's own drives its sigmoids into a static mask).
+        weight_decay: as nnU-Net.
+        seed: seed of everything that super-net training draws itself.
+        save_every: write checkpoint_latest every so many epochs (nnU-Net's 50).
+    """
+
+    layers: int = 12
+    channels: tuple[int, ...] | None = None
+    scales: int | None = None
+    epochs: int = PAPER_EPOCHS
+    annealing_epochs: float | None = None
+    warmup_epochs: float = 0.0
+    iterations_per_epoch: int = 250
+    optimizer: str = "SGD"
+    initial_lr: float | None = None
+    annealing_lr: float | None = None
+    man_lr: float | None = None
+    weight_decay: float = 3e-5
+    seed: int = 0
+    save_every: int = 50
+
+    def __post_init__(self) -> None:
+        faults = [fault for fault in map(self._fault, fields(self)) if fault]
+        if not faults:
+            if self.optimizer not in OPTIMIZERS:
+                faults.append(f"optimizer is {self.optimizer!r}, allowed are {', '.join(OPTIMIZERS)}")
+            if self.scales is not None and self.channels is not None and self.scales != len(self.channels):
+                faults.append(f"scales is {self.scales}, but channels names {len(self.channels)} scales")
+            if (self.annealing_epochs or 0) + self.warmup_epochs > self.epochs:
+                faults.append(
+                    f"annealing_epochs and warmup_epochs ({self.annealing_epochs} + {self.warmup_epochs}) exceed "
+                    f"epochs ({self.epochs})"
+                )
+        if faults:
+            raise SettingsError(f"the {BLOCK!r} block of the plans is wrong: " + "; ".join(faults))
+
+    def _fault(self, field: Any) -> str | None:
+        value = getattr(self, field.name)
+        optional = "None" in str(field.type)
+        if value is None and optional:
+            return None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        match field.name:
+            case "channels":
+                ok = isinstance(value, tuple) and value and all(isinstance(c, int) and c > 0 for c in value)
+                needed = "a list of positive whole numbers"
+            case "optimizer":
+                ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
+            case "seed":
+                ok, needed = whole and value >= 0, "a whole number, 0 or more"
+            case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every":
+                ok, needed = whole and value > 0, "a positive whole number"
+            case "warmup_epochs" | "weight_decay":
+                ok, needed = number and value >= 0, "a number, 0 or more"
+            case _:
+                ok, needed = number and value > 0, "a positive number"
+        return None if ok else f"{field.name} is {value!r}, needed is {needed}"
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> SuperNetSettings:
+        """Read the `hypersegnas` block of a plans configuration; an absent block gives the defaults.
+
+        Raises:
+            SettingsError: naming every unknown key, or every wrong value, at once.
+        """
+        block = configuration.get(BLOCK, {})
+        if not isinstance(block, Mapping):
+            raise SettingsError(f"the {BLOCK!r} block of the plans is a {type(block).__name__}; an object is needed")
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(block) - set(known)):
+            raise SettingsError(f"the {BLOCK!r} block of the plans has unknown keys {unknown}; known are {known}")
+        values = dict(block)
+        if isinstance(values.get("channels"), list):
+            values["channels"] = tuple(values["channels"])
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def shortened(self, epochs: int) -> SuperNetSettings:
+        """Return these settings for another number of epochs, warm-up and annealing scaled along."""
+        ratio = epochs / self.epochs
+        return replace(
+            self,
+            epochs=epochs,
+            annealing_epochs=None if self.annealing_epochs is None else self.annealing_epochs * ratio,
+            warmup_epochs=self.warmup_epochs * ratio,
+        )
+
+    @property
+    def base_lr(self) -> float:
+        return self.initial_lr if self.initial_lr is not None else OPTIMIZERS[self.optimizer]
+
+    @property
+    def man_base_lr(self) -> float:
+        return self.man_lr if self.man_lr is not None else 0.1 * self.base_lr
+
+    def space(self, configuration: Mapping[str, Any]) -> SearchSpace:
+        """Return the search space of a plans configuration under these settings.
+
+        Raises:
+            SearchSpaceError: the plans do not describe stages, or not as many as the settings ask for.
+        """
+        kwargs = configuration.get("architecture", {}).get("arch_kwargs", {})
+        if not {"strides", "kernel_sizes"} <= set(kwargs):
+            raise SearchSpaceError(
+                "the plans' architecture names no strides and kernel_sizes, so no search space follows from it; use "
+                "plans that nnU-Net's own planners wrote"
+            )
+        return SearchSpace.from_stages(
+            kwargs["strides"], kwargs["kernel_sizes"], layers=self.layers, channels=self.channels, n_scales=self.scales
+        )

@@ -1,0 +1,102 @@
+"""What a super-net's checkpoint says of itself, beside nnU-Net's own entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+import nnunet_hypersegnas
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.space import SearchSpace
+
+
+class CheckpointError(HyperSegNASError):
+    """A checkpoint that is missing, not a super-net's, or does not fit what it is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperNetRecord:
+    """Search space, settings and position in the schedule of a super-net checkpoint."""
+
+    KEY: ClassVar[str] = "hypersegnas"
+
+    space: SearchSpace
+    settings: SuperNetSettings
+    iteration: int
+    annealing_lambda: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "package_version": nnunet_hypersegnas.__version__,
+            "space": self.space.to_json(),
+            "settings": self.settings.to_json(),
+            "iteration": self.iteration,
+            "annealing_lambda": self.annealing_lambda,
+        }
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], path: str | Path) -> SuperNetRecord:
+        """Read the record of a loaded checkpoint.
+
+        Raises:
+            CheckpointError: the checkpoint was not written by a HyperSegNAS super-net trainer.
+        """
+        if cls.KEY not in checkpoint:
+            raise CheckpointError(
+                f"{path} was written by trainer {checkpoint.get('trainer_name', 'unknown')}, not by a HyperSegNAS "
+                "super-net trainer; train one with `nnUNetv2_train ... -tr HyperSegNASSupernetTrainer`"
+            )
+        value = checkpoint[cls.KEY]
+        return cls(
+            space=SearchSpace.from_json(value["space"]),
+            settings=SuperNetSettings(**value["settings"]),
+            iteration=value["iteration"],
+            annealing_lambda=value["annealing_lambda"],
+        )
+
+    @classmethod
+    def read(cls, path: str | Path) -> SuperNetRecord:
+        """Read the record of a checkpoint file.
+
+        Raises:
+            CheckpointError: as `from_checkpoint`, or the file cannot be read.
+        """
+        return cls.from_checkpoint(load_checkpoint_file(path), path)
+
+    def check_continues(self, space: SearchSpace, settings: SuperNetSettings) -> None:
+        """Raise CheckpointError unless training with these settings continues what this checkpoint holds."""
+        if self.space != space:
+            raise CheckpointError(
+                f"the checkpoint was trained with search space {self.space.digest} ({self.space.to_json()}), the plans "
+                f"now give {space.digest} ({space.to_json()}); restore the plans or train anew without --c"
+            )
+        mine, theirs = self.settings.to_json(), settings.to_json()
+        free = {"save_every"}
+        if changed := sorted(key for key in mine if key not in free and mine[key] != theirs[key]):
+            difference = ", ".join(f"{key} {mine[key]} -> {theirs[key]}" for key in changed)
+            raise CheckpointError(
+                f"the checkpoint was trained with other settings ({difference}); restore the hypersegnas block of the "
+                "plans or train anew without --c"
+            )
+
+
+def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or no checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}; train the super-net first") from None
+    except Exception as error:  # torch raises whatever pickle and zip do
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise CheckpointError(f"{path} is no nnU-Net checkpoint")
+    return checkpoint

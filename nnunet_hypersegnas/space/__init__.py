@@ -1,0 +1,34 @@
+"""What can be searched: the search space, architectures as values, and how they are drawn (paper section 3.1).
+
+Pure Python and NumPy: no torch, so that anything can reason about architectures without a network.
+"""
+
+from nnunet_hypersegnas.space.architecture import OFF, Architecture, ArchitectureError, Operation, feasible_edges
+from nnunet_hypersegnas.space.dints import architecture_from_dints
+from nnunet_hypersegnas.space.encoding import encode
+from nnunet_hypersegnas.space.reference import largest, reference_architectures, smallest, u_net
+from nnunet_hypersegnas.space.sampling import sample, sample_all_edges, sample_distinct
+from nnunet_hypersegnas.space.search_space import Edge, SearchSpace, SearchSpaceError
+from nnunet_hypersegnas.space.seeding import derive_seed, rng_for
+
+__all__ = [
+    "OFF",
+    "Architecture",
+    "ArchitectureError",
+    "Edge",
+    "Operation",
+    "SearchSpace",
+    "SearchSpaceError",
+    "architecture_from_dints",
+    "derive_seed",
+    "encode",
+    "feasible_edges",
+    "largest",
+    "reference_architectures",
+    "rng_for",
+    "sample",
+    "sample_all_edges",
+    "sample_distinct",
+    "smallest",
+    "u_net",
+]

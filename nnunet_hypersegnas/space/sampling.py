@@ -1,0 +1,62 @@
+"""Drawing architectures (paper section 4, "Implementation Details")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nnunet_hypersegnas.space.architecture import OFF, Architecture, Operation, feasible_edges
+from nnunet_hypersegnas.space.search_space import SearchSpace
+
+_OPERATIONS = tuple(Operation)
+
+
+def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
+    """Draw one architecture with the paper's heuristics.
+
+    Layer by layer, every feasible edge is on or off and holds one of the operations with uniform likelihood; a layer
+    that would stay empty gets one feasible edge, so the network always has all L layers. The result is canonical.
+    """
+    rows: list[list[int]] = []
+    for layer in range(space.layers):
+        feasible = feasible_edges(space.edges, rows[-1] if layer else None)
+        chosen = [column for column in feasible if rng.random() < 0.5] or [int(rng.choice(feasible))]
+        row = [OFF] * len(space.edges)
+        for column in chosen:
+            row[column] = int(_OPERATIONS[rng.integers(len(_OPERATIONS))])
+        rows.append(row)
+    return Architecture(tuple(map(tuple, rows)))
+
+
+def sample_all_edges(space: SearchSpace, rng: np.random.Generator) -> Architecture:
+    """Draw an architecture with every edge active and uniform operations, for a super-net's warm-up (not in the paper)."""
+    return Architecture(
+        tuple(
+            tuple(int(_OPERATIONS[i]) for i in rng.integers(len(_OPERATIONS), size=len(space.edges)))
+            for _ in range(space.layers)
+        )
+    )
+
+
+def sample_distinct(
+    draw: Callable[[int], Architecture],
+    count: int,
+    *,
+    accept: Callable[[Architecture], bool],
+    max_draws: int,
+) -> tuple[list[Architecture], int]:
+    """Collect up to `count` distinct accepted architectures from `draw(0)`, `draw(1)`, ...
+
+    Returns:
+        The architectures in the order of their draw, and the number of draws; fewer than `count` architectures come
+        back when `max_draws` did not suffice.
+    """
+    found: dict[Architecture, None] = {}
+    draws = 0
+    while len(found) < count and draws < max_draws:
+        candidate = draw(draws)
+        draws += 1
+        if candidate not in found and accept(candidate):
+            found[candidate] = None
+    return list(found), draws

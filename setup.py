@@ -1,0 +1,60 @@
+"""Packaging: trainers/ and architectures/ stand at the top level and are installed as sub-packages."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+PACKAGE = "nnunet_hypersegnas"
+OUTER = ("trainers", "architectures")
+
+version = re.search(r'^__version__ = "(.+)"$', (ROOT / PACKAGE / "__init__.py").read_text(), re.MULTILINE)[1]
+
+packages = [PACKAGE, *(f"{PACKAGE}.{name}" for name in find_packages(PACKAGE))]
+package_dir = {PACKAGE: PACKAGE}
+for outer in OUTER:
+    names = [outer, *(f"{outer}.{name}" for name in find_packages(outer))]
+    packages += [f"{PACKAGE}.{name}" for name in names]
+    package_dir[f"{PACKAGE}.{outer}"] = outer
+
+setup(
+    name=PACKAGE,
+    version=version,
+    description="HyperSegNAS for nnU-Net: train one super-net, get the best network for each GPU memory budget",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=packages,
+    package_dir=package_dir,
+    # nnunet_ext is no package: nnU-Net puts the folder on sys.path and imports the module in it by its file name.
+    package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.trainers": ["nnunet_ext/*.py"]},
+    install_requires=[
+        "nnunetv2>=2.8,<2.9",
+        "torch>=2.1.2",
+        "batchgenerators>=0.25.1",
+        "SimpleITK>=2.2.1",
+        "numpy>=1.24",
+        "acvl-utils>=0.2.6,<0.3",
+        "nvidia-ml-py>=12",  # the maintained distribution of pynvml
+        "matplotlib",
+        "tqdm",
+    ],
+    extras_require={"test": ["pytest>=8", "pytest-timeout"], "dev": ["ruff", "mypy", "build", "setuptools>=77"]},
+    entry_points={
+        "console_scripts": [
+            "hsnas_env = nnunet_hypersegnas.cli.env:main",
+            "hsnas_search = nnunet_hypersegnas.cli.search:main",
+            "hsnas_demo = nnunet_hypersegnas.cli.demo:main",
+        ]
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)

@@ -1,0 +1,26 @@
+"""The super-net's learning rates, per iteration and per parameter group."""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+
+from nnunet_hypersegnas.nnunet.schedule import Schedule
+
+
+class ScheduledLearningRate:
+    """Follows `Schedule.lr_factor` from each group's own `base_lr`.
+
+    nnU-Net's PolyLRScheduler would write the network's rate into MAN's group as well.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, iterations_per_epoch: int) -> None:
+        self.optimizer, self.schedule, self.iterations_per_epoch = optimizer, schedule, iterations_per_epoch
+
+    def step(self, epoch: int) -> None:
+        """Set the rates of an epoch's first iteration; nnU-Net calls this."""
+        self.step_iteration(epoch * self.iterations_per_epoch)
+
+    def step_iteration(self, iteration: int) -> None:
+        factor = self.schedule.lr_factor(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor

@@ -1,0 +1,292 @@
+"""The super-net as an nnU-Net trainer: nnU-Net's data, augmentation and loss, one sampled architecture a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import time
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_hypersegnas.architectures import HeadsPresentLoss, OneShotNetwork, deep_supervision_strides, scalar_spread
+from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.schedule import Schedule
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
+from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
+from nnunet_hypersegnas.space import (
+    Architecture,
+    largest,
+    reference_architectures,
+    rng_for,
+    sample,
+    sample_all_edges,
+    u_net,
+)
+from nnunet_hypersegnas.trainers.learning_rate import ScheduledLearningRate
+from nnunet_hypersegnas.trainers.validation_patches import Batch, ValidationPatches, copy_of
+
+MAX_VALIDATION_PATCHES = 16
+VALIDATION_SHARE = 0.1  # of an epoch's time
+COLLAPSED_SPREAD = 0.002  # MAN's scalars are in (0, 2)
+N_SPREAD_ARCHITECTURES = 8
+LOG_PREFIX = "hsnas_"
+
+
+class HyperSegNASSupernetTrainer(nnUNetTrainer):
+    """Trains super-net and Meta-Assistant Network, then anneals MAN away (paper section 3.2).
+
+    Settings stand in the `hypersegnas` block of the plans' configuration, see `SuperNetSettings`. What is drawn in an
+    iteration, lambda and the learning rate follow from seed, epoch and iteration alone, so `--c` continues a run as if
+    it had not been interrupted.
+    """
+
+    total_epochs: int | None = None  # variants: train this many epochs instead of the plans' setting
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's own signature, checked by name)
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:
+            raise HyperSegNASError("the super-net trains on one GPU in this version; leave -num_gpus away")
+        settings = SuperNetSettings.from_configuration(self.configuration_manager.configuration)
+        self.settings = settings if self.total_epochs is None else settings.shortened(self.total_epochs)
+        self.schedule = Schedule.from_settings(self.settings)
+        self.space = self.settings.space(self.configuration_manager.configuration)
+        self.references = reference_architectures(self.space, self.settings.seed)
+        self.num_epochs = self.settings.epochs
+        self.num_iterations_per_epoch = self.settings.iterations_per_epoch
+        self.num_val_iterations_per_epoch = 1  # a "batch" of it is all cached patches, see get_dataloaders
+        self.initial_lr = self.settings.base_lr
+        self.weight_decay = self.settings.weight_decay
+        self.save_every = self.settings.save_every
+        self.iteration = 0  # global, of the step under way
+        self._prepare_logs()
+
+    # -- what is trained ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        configuration = configuration_manager.configuration
+        return OneShotNetwork(
+            SuperNetSettings.from_configuration(configuration).space(configuration),
+            num_input_channels,
+            num_output_channels,
+            configuration_manager.patch_size,
+            deep_supervision=enable_deep_supervision,
+        )
+
+    def _do_i_compile(self) -> bool:
+        return False  # another path every step would recompile until torch gives up
+
+    def initialize(self) -> None:
+        # nnU-Net leaves weights unseeded; a super-net's start belongs to its seed.
+        torch.manual_seed(self.settings.seed)
+        super().initialize()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        groups = [
+            {"params": list(self.network.super_net.parameters()), "base_lr": self.settings.base_lr},
+            {"params": list(self.network.man.parameters()), "base_lr": self.settings.man_base_lr},
+        ]
+        optimizer: torch.optim.Optimizer
+        if self.settings.optimizer == "SGD":
+            optimizer = torch.optim.SGD(
+                groups, self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, ScheduledLearningRate(optimizer, self.schedule, self.num_iterations_per_epoch)
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        if not self.enable_deep_supervision:
+            return None
+        strides = deep_supervision_strides(self.space, largest(self.space))
+        return [list(scale) for scale in 1 / np.cumprod(np.vstack(strides), axis=0)][:-1]
+
+    def _build_loss(self) -> nn.Module:
+        loss = super()._build_loss()
+        return HeadsPresentLoss(loss.loss) if self.enable_deep_supervision else loss
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.print_to_log_file(
+            f"Super-net: search space {self.space.digest} with {self.space.layers} layers, channels "
+            f"{list(self.space.channels)} at strides {[list(s) for s in self.space.cumulative_strides]}; "
+            f"{self.schedule.iterations} iterations, MAN annealed over the last {self.schedule.annealing}"
+        )
+
+    def architecture_of(self, iteration: int) -> Architecture:
+        """Return the sub-net that is trained in a global iteration."""
+        epoch, step = divmod(iteration, self.num_iterations_per_epoch)
+        rng = rng_for(self.settings.seed, "training architecture", epoch, step)
+        draw = sample_all_edges if self.schedule.in_warmup(iteration) else sample
+        return draw(self.space, rng)
+
+    def on_train_epoch_start(self) -> None:
+        self.iteration = self.current_epoch * self.num_iterations_per_epoch
+        super().on_train_epoch_start()
+
+    def train_step(self, batch: Batch) -> dict:
+        self.network.take(self.architecture_of(self.iteration), self.schedule.annealing_lambda(self.iteration))
+        self.lr_scheduler.step_iteration(self.iteration)
+        result = super().train_step(batch)
+        self.iteration += 1
+        return result
+
+    @property
+    def annealing_lambda(self) -> float:
+        """Lambda as the last training step left it."""
+        return self.schedule.annealing_lambda(self.iteration - 1)
+
+    # -- validation: fixed sub-nets on fixed patches -----------------------------------------------------------------
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        training, validation = super().get_dataloaders()
+        return training, ValidationPatches(validation, MAX_VALIDATION_PATCHES, self.settings.seed)
+
+    def validation_step(self, batch: list[Batch]) -> dict:
+        """Score every reference sub-net on every patch, with MAN as it stands and with MAN removed."""
+        started = time()
+        self._limit_patches(started)
+        variants = [(name, annealing) for name in self.references for annealing in {self.annealing_lambda, 1.0}]
+        scores = []
+        for patch in self.dataloader_val.patches:
+            for name, annealing in variants:
+                scores.append({"name": name, "lambda": annealing, **self._score(patch, name, annealing)})
+        self._log_references(scores)
+        self._log_spread()
+        share = (time() - started) / max(time() - self._epoch_started(), 1e-9)
+        self.print_to_log_file(
+            f"Reference sub-nets scored on {len(self.dataloader_val.patches)} patches in {share:.1%} of the epoch's time"
+        )
+        as_it_stands = [s for s in scores if s["lambda"] == self.annealing_lambda]
+        collated = collate_outputs([{k: s[k] for k in ("loss", "tp_hard", "fp_hard", "fn_hard")} for s in as_it_stands])
+        return {"loss": np.mean(collated["loss"])} | {k: collated[k].sum(0) for k in ("tp_hard", "fp_hard", "fn_hard")}
+
+    def _score(self, patch: Batch, name: str, annealing: float) -> dict:
+        self.network.take(self.references[name], annealing)
+        return super().validation_step(copy_of(patch))
+
+    def _limit_patches(self, started: float) -> None:
+        """In a run's first validation, keep as many patches as score within the tenth of an epoch's time."""
+        if self._validation_limited:
+            return
+        patch = self.dataloader_val.patches[0]
+        for name in self.references:
+            self._score(patch, name, 0.0)
+            self._score(patch, name, 1.0)
+        affordable = int(VALIDATION_SHARE * (started - self._epoch_started()) / (time() - started))
+        self.dataloader_val.keep(max(1, affordable))
+        self._validation_limited = True
+
+    def _epoch_started(self) -> float:
+        return self.logger.get_value("epoch_start_timestamps", step=-1)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        self.network.take(u_net(self.space))
+        self.print_to_log_file("Validating the super-net's U-Net sub-net without MAN; the search scores all others")
+        super().perform_actual_validation(save_probabilities)
+
+    # -- logs --------------------------------------------------------------------------------------------------------
+
+    def _prepare_logs(self) -> None:
+        """Register our keys with nnU-Net's logger, which takes one value of each in every epoch."""
+        self._validation_limited = False
+        keys = ["lambda", "spread_images", "spread_architectures"]
+        keys += [f"dsc_{name}{suffix}" for name in self.references for suffix in ("", "_without_man")]
+        logging = self.logger.local_logger.my_fantastic_logging
+        epochs = len(logging["train_losses"])
+        for key in keys:
+            logging.setdefault(LOG_PREFIX + key, [float("nan")] * epochs)
+
+    def _log(self, key: str, value: float) -> None:
+        self.logger.log(LOG_PREFIX + key, float(value), self.current_epoch)
+
+    def _log_references(self, scores: list[dict]) -> None:
+        self._log("lambda", self.annealing_lambda)
+        line = []
+        for name in self.references:
+            values = []
+            for suffix, annealing in (("", self.annealing_lambda), ("_without_man", 1.0)):
+                chosen = [s for s in scores if s["name"] == name and s["lambda"] == annealing]
+                tp, fp, fn = (sum(s[key] for s in chosen) for key in ("tp_hard", "fp_hard", "fn_hard"))
+                with np.errstate(invalid="ignore"):
+                    dsc = 2 * tp / (2 * tp + fp + fn)
+                values.append(np.nanmean(dsc) if not np.isnan(dsc).all() else float("nan"))
+                self._log(f"dsc_{name}{suffix}", values[-1])
+            line.append(f"{name} {values[0]:.4f} ({values[1]:.4f})")
+        self.print_to_log_file(
+            f"Pseudo dice of sub-nets with MAN at lambda {self.annealing_lambda:.3f} (and without MAN): " + ", ".join(line)
+        )
+
+    def _log_spread(self) -> None:
+        images = torch.cat([p["data"] for p in self.dataloader_val.patches]).to(self.device)
+        if len(images) < 2:  # the spread over one patch is not defined
+            images = torch.cat([images, images.flip(2)])
+        rng = rng_for(self.settings.seed, "spread architecture")
+        architectures = [sample(self.space, rng) for _ in range(N_SPREAD_ARCHITECTURES)]
+        over_images, over_architectures = scalar_spread(self.network.man, images, architectures)
+        self._log("spread_images", over_images)
+        self._log("spread_architectures", over_architectures)
+        self.print_to_log_file(
+            f"Spread of MAN's scalars (of 0 to 2) over images {over_images:.4f}, over architectures "
+            f"{over_architectures:.4f}"
+        )
+        if self.annealing_lambda < 1 and min(over_images, over_architectures) < COLLAPSED_SPREAD:
+            self.print_to_log_file(
+                "WARNING: MAN's scalars hardly depend on "
+                f"{'images' if over_images < COLLAPSED_SPREAD else 'architectures'} any more: MAN has collapsed or "
+                "saturated. A smaller man_lr in the plans' hypersegnas block helps."
+            )
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        logging = self.logger.local_logger.my_fantastic_logging
+        plot_training_curves(
+            TrainingCurves.from_log({k.removeprefix(LOG_PREFIX): v for k, v in logging.items()}, list(self.references)),
+            Path(self.output_folder) / "progress_supernet.png",
+        )
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint with our record in it, under a temporary name first."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return super().save_checkpoint(filename)
+        record = SuperNetRecord(
+            space=self.space, settings=self.settings, iteration=self.iteration, annealing_lambda=self.annealing_lambda
+        )
+        with written_atomically(Path(filename)) as temporary:
+            super().save_checkpoint(str(temporary))
+            checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)
+            torch.save({**checkpoint, SuperNetRecord.KEY: record.to_json()}, temporary)
+        return None
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            HyperSegNASError: the checkpoint is no super-net's, or that of another search space or other settings.
+        """
+        SuperNetRecord.read(filename_or_checkpoint).check_continues(self.space, self.settings)
+        super().load_checkpoint(filename_or_checkpoint)
+        self._prepare_logs()
+        self.iteration = self.current_epoch * self.num_iterations_per_epoch
