@@ -167,6 +167,7 @@ def run_demo(
             f"predict {plans_name}",
             *("nnUNetv2_predict", "-d", number, "-i", raw / "imagesTs", "-o", predictions, "-c", CONFIGURATION),
             *("-f", str(FOLD), "-p", plans_name, "-tr", settings.final_trainer, *device),
+            *(("-npp", "0", "-nps", "0") if commands.device == "cpu" else ()),  # no worker processes for a few cases
         )
         test = None
         if test_labels is not None:
@@ -257,7 +258,7 @@ def default_budgets(dataset: str, device: str, seed: int) -> tuple[str, ...]:
     space = SuperNetSettings.from_configuration(configuration).space(configuration)
     memory = TrainingMemoryModel(space, training_setup(found, device))
     sizes = sorted(memory.predict_bytes(sample(space, rng_for(seed, "demo budget", i))) for i in range(200))
-    return tuple(f"{math.ceil(sizes[i] / 1e6)}MB" for i in (80, 180))
+    return tuple(f"{math.ceil(sizes[i] / 1e6)}MB" for i in (60, 190))
 
 
 def _tolerance(budgets: Sequence[str]) -> str:

@@ -67,11 +67,11 @@ class SubNetEvaluator:
         return self.network.super_net.space
 
     def score_shared(self, architecture: Architecture) -> Score:
-        if known := self.log.get(self._shared_stage, architecture):
+        if known := self.log.get(self.shared_stage, architecture):
             return known
         self.network.take(architecture)
         score = self.scorer.score(self.network)
-        self.log.add(self._shared_stage, architecture, score)
+        self.log.add(self.shared_stage, architecture, score)
         return score
 
     def score_fine_tuned(self, architecture: Architecture) -> Score:

@@ -1,0 +1,203 @@
+import json
+import pydoc
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from nnunet_hypersegnas.architectures import (
+    HeadsPresentLoss,
+    OneShotNetwork,
+    SearchedNet,
+    SuperNet,
+    deep_supervision_strides,
+    inherit_weights,
+    searched_net_kwargs,
+)
+from nnunet_hypersegnas.architectures.operations import ScaledInstanceNorm, sum_normalised
+from nnunet_hypersegnas.architectures.topology_network import InputSizeError
+from nnunet_hypersegnas.space import (
+    Architecture,
+    ArchitectureError,
+    SearchSpace,
+    largest,
+    reference_architectures,
+    rng_for,
+    sample,
+    smallest,
+    u_net,
+)
+from tests.spaces import FULL_RESOLUTION, IDS, SPACES, STEM_STRIDE
+
+CHANNELS, CLASSES = 2, 3
+
+
+def _searched(space, architecture, deep_supervision=False):
+    return SearchedNet(CHANNELS, CLASSES, deep_supervision, **searched_net_kwargs(space, architecture))
+
+
+@pytest.fixture(params=SPACES, ids=IDS)
+def case(request):
+    space, patch = request.param
+    torch.manual_seed(0)
+    return space, SuperNet(space, CHANNELS, CLASSES), torch.randn(2, CHANNELS, *patch)
+
+
+def test_a_searched_network_with_inherited_weights_equals_the_super_net(case):
+    space, super_net, image = case
+    architectures = [sample(space, rng_for(0, "test", i)) for i in range(8)]
+    for architecture in [*architectures, *reference_architectures(space, 0).values()]:
+        searched = _searched(space, architecture, deep_supervision=True)
+        inherit_weights(super_net, searched)
+        expected = super_net(image, architecture, all_heads=True)
+        got = searched(image)
+        for a, b in zip(expected, got, strict=False):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+        assert got[0].shape == (2, CLASSES, *image.shape[2:])
+        searched.decoder.deep_supervision = False
+        torch.testing.assert_close(searched(image), expected[0], rtol=0, atol=1e-5)
+
+
+def test_only_active_edges_run(case):
+    space, super_net, image = case
+    calls = []
+    for layer in super_net.layers:
+        for module in layer.values():
+            module.register_forward_hook(lambda *_: calls.append(1))
+    for i in range(5):
+        architecture = sample(space, rng_for(1, "test", i))
+        calls.clear()
+        super_net(image, architecture)
+        assert len(calls) == architecture.n_edges
+
+
+def test_every_edge_of_an_architecture_matters(case):
+    """Pruning left nothing that the output ignores, and the super-net reads each edge's own weights."""
+    space, super_net, image = case
+    architecture = sample(space, rng_for(2, "test", 0))
+    parameters = dict(super_net.named_parameters())
+    sum(logits.square().sum() for logits in super_net(image, architecture, all_heads=True)).backward()
+    trained = {name for name, p in parameters.items() if p.grad is not None and name.startswith("layers.")}
+    expected = {
+        f"layers.{layer}.{edge.source}to{edge.target}_{operation.name.lower()}"
+        for layer, _, edge, operation in architecture.active()
+        if not (operation.name == "SKIP" and edge.source == edge.target)  # the identity has no weights
+    }
+    assert {".".join(name.split(".")[:3]) for name in trained} == expected
+    assert all(parameters[name].grad.abs().max() > 0 for name in trained if name.endswith("conv.weight"))
+
+
+def test_deep_supervision_heads_are_those_nnunet_computes_from_the_strides(case):
+    space, super_net, image = case
+    for coarsest in range(space.n_scales):
+        candidates = (sample(space, rng_for(3, "test", i)) for i in range(2000))
+        architecture = next(a for a in candidates if max(a.outputs) == coarsest)
+        logits = _searched(space, architecture, deep_supervision=True)(image)
+        strides = deep_supervision_strides(space, architecture)
+        scales = (1 / np.cumprod(np.vstack(strides), axis=0))[:-1]  # as nnUNetTrainer has it
+        assert len(strides) >= 3
+        assert strides[0] == [1] * space.dimension
+        sizes = [tuple(round(s * f) for s, f in zip(image.shape[2:], scale, strict=True)) for scale in scales]
+        assert [tuple(out.shape[2:]) for out in logits] == sizes
+
+
+def test_json_is_all_that_nnunet_needs(case):
+    space, _, image = case
+    architecture = u_net(space)
+    path = "nnunet_hypersegnas.architectures.SearchedNet"
+    assert pydoc.locate(path) is SearchedNet
+    kwargs = json.loads(json.dumps(searched_net_kwargs(space, architecture)))
+    network = get_network_from_plans(path, kwargs, [], CHANNELS, CLASSES, deep_supervision=True)
+    assert [out.shape[1] for out in network(image)][0] == CLASSES
+    plain = get_network_from_plans(path, kwargs, [], CHANNELS, CLASSES)  # as when nnU-Net estimates memory
+    assert plain(image).shape == (2, CLASSES, *image.shape[2:])
+
+
+def test_heads_are_named_as_nnunet_knows_them():
+    names = [name for name, _ in _searched(FULL_RESOLUTION, u_net(FULL_RESOLUTION)).named_parameters()]
+    heads = [name for name in names if ".seg_layers." in name]
+    assert heads == ["output.seg_layers.0.weight", "output.seg_layers.0.bias"]
+
+
+def test_only_needed_modules_are_built():
+    few = sum(p.numel() for p in _searched(STEM_STRIDE, smallest(STEM_STRIDE)).parameters())
+    all_of_them = sum(p.numel() for p in _searched(STEM_STRIDE, largest(STEM_STRIDE)).parameters())
+    assert few < all_of_them / 10
+    assert list(_searched(STEM_STRIDE, smallest(STEM_STRIDE)).stems) == ["2"]
+
+
+def test_contradicting_plans_are_refused():
+    kwargs = searched_net_kwargs(FULL_RESOLUTION, u_net(FULL_RESOLUTION))
+    with pytest.raises(ArchitectureError, match="strides"):
+        SearchedNet(1, 2, **{**kwargs, "strides": [[1, 1, 1]] * 5})
+    with pytest.raises(ArchitectureError, match="6 layers and 4 scales, the search space has 5 and 3"):
+        SearchedNet(1, 2, **{**kwargs, "space": STEM_STRIDE.to_json()})
+    with pytest.raises(ArchitectureError, match="search space"):
+        inherit_weights(SuperNet(STEM_STRIDE, 1, 2), SearchedNet(1, 2, **kwargs))
+    with pytest.raises(ArchitectureError, match="2 scales"):
+        SuperNet(STEM_STRIDE, 1, 2)(torch.zeros(1, 1, 8, 8, 8), Architecture(((2,) * 4,)))
+
+
+def test_an_indivisible_patch_is_refused():
+    with pytest.raises(InputSizeError, match=r"\(10, 16, 16\) is not divisible by \(8, 8, 8\)"):
+        _searched(FULL_RESOLUTION, largest(FULL_RESOLUTION))(torch.zeros(1, CHANNELS, 10, 16, 16))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_finite(case, dtype):
+    space, _, image = case
+    torch.manual_seed(0)
+    network = OneShotNetwork(space, CHANNELS, CLASSES, image.shape[2:], deep_supervision=True)
+    for architecture in reference_architectures(space, 0).values():
+        network.take(architecture, 0.0)
+        network.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=dtype):
+            logits = network(image)
+            loss = sum(F.cross_entropy(x.float(), torch.zeros_like(x[:, 0], dtype=torch.long)) for x in logits)
+        loss.backward()
+        assert all(x.isfinite().all() for x in logits)
+        assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6, 5), (3, 4, 5, 6, 7)])
+def test_a_scaled_norm_is_the_norm_times_the_scalar(shape):
+    torch.manual_seed(0)
+    norm = ScaledInstanceNorm(shape[1])
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.uniform_(-1, 1)
+    x = torch.randn(shape)
+    scale = torch.rand(shape[:2])
+    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias) * scale[(...,) + (None,) * (x.ndim - 2)]
+    torch.testing.assert_close(norm(x, scale), expected)
+    torch.testing.assert_close(norm(x), F.instance_norm(x, weight=norm.weight, bias=norm.bias))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_sums_keep_the_magnitude_of_independent_inputs(n):
+    torch.manual_seed(0)
+    terms = [torch.randn(100_000) for _ in range(n)]
+    copies = [t.clone() for t in terms]
+    assert abs(sum_normalised(terms).std() - 1) < 0.02
+    assert all(torch.equal(a, b) for a, b in zip(terms, copies, strict=True))  # inputs are not written to
+
+
+def test_the_loss_is_normalised_over_the_heads_that_are_there():
+    loss = HeadsPresentLoss(lambda output, target: (output - target).mean())
+    targets = [torch.zeros(1)] * 4
+    ones = [torch.ones(1)] * 4
+    for n in range(1, 5):
+        assert loss(ones[:n], targets) == pytest.approx(1.0)
+    weighted = loss([torch.tensor([3.0]), torch.tensor([6.0]), torch.tensor([100.0])], targets)
+    assert weighted == pytest.approx((3 + 6 / 2) / 1.5)  # 1, 1/2 and nothing for the last, as nnU-Net
+
+
+def test_nnunet_switches_deep_supervision_through_the_decoder():
+    network = OneShotNetwork(FULL_RESOLUTION, CHANNELS, CLASSES, (16, 24, 16), deep_supervision=True)
+    image = torch.randn(1, CHANNELS, 16, 24, 16)
+    assert isinstance(network(image), list)
+    network.decoder.deep_supervision = False
+    assert network(image).shape == (1, CLASSES, 16, 24, 16)
+    assert SearchSpace.from_json(FULL_RESOLUTION.to_json()) == network.super_net.space

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from nnunet_hypersegnas.space import Edge, SearchSpace, SearchSpaceError
+from tests.spaces import PLANE, STEM_STRIDE
+
+
+def test_the_papers_space_has_the_papers_numbers():
+    space = SearchSpace.paper()
+    assert space.n_man_outputs == 27_648  # c_tot, section 4
+    assert space.n_architecture_entries == 240  # L x E x O, section 3.2
+    assert len(space.edges) == 10
+
+
+def test_edges_are_dints_columns():
+    edges = SearchSpace.paper().edges
+    assert [edge.source for edge in edges] == [0, 1, 0, 1, 2, 1, 2, 3, 2, 3]
+    assert [edge.target for edge in edges] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    kinds = np.sign([target - source for source, target in edges])
+    assert (list(kinds).count(0), list(kinds).count(1), list(kinds).count(-1)) == (4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("n_stages", "stem", "n_scales"), [(2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 2, 4), (6, 2, 4), (7, 2, 4)]
+)
+def test_self_configuration_rule(n_stages, stem, n_scales):
+    strides = [[1, 1, 1]] + [[2, 2, 2]] * (n_stages - 1)
+    space = SearchSpace.from_stages(strides, [[3, 3, 3]] * n_stages)
+    assert space.n_scales == n_scales
+    assert space.strides[0] == (stem,) * 3
+    assert space.channels == (32, 64, 128, 256)[:n_scales]
+    assert space.finest_is_full_resolution == (stem == 1)
+    assert space.layers == 12
+
+
+def test_scales_follow_anisotropic_plans():
+    strides = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]
+    kernels = [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
+    space = SearchSpace.from_stages(strides, kernels)
+    assert space.cumulative_strides == ((1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16))
+    assert space.kernel_sizes == ((1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+
+
+def test_depth_width_and_scales_can_be_overridden():
+    strides, kernels = [[1, 1]] + [[2, 2]] * 5, [[3, 3]] * 6
+    space = SearchSpace.from_stages(strides, kernels, layers=7, channels=(8, 16), n_scales=2)
+    assert (space.layers, space.channels, space.dimension, space.strides) == (7, (8, 16), 2, ((2, 2), (2, 2)))
+    assert SearchSpace.from_stages(strides, kernels, n_scales=6).finest_is_full_resolution
+    with pytest.raises(SearchSpaceError, match="7 scales are asked for, the plans have 6 stages"):
+        SearchSpace.from_stages(strides, kernels, n_scales=7)
+
+
+def test_every_fault_is_named_at_once():
+    with pytest.raises(SearchSpaceError) as error:
+        SearchSpace(layers=0, channels=(8, -1), strides=((0, 1, 1),), kernel_sizes=((2, 3, 3),))
+    for part in ("layers is 0", "channels is [8, -1]", "2, 1 and 1 scales", "strides is", "odd positive"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("space", [SearchSpace.paper(), STEM_STRIDE, PLANE])
+def test_json_round_trip(space):
+    again = SearchSpace.from_json(space.to_json())
+    assert again == space
+    assert again.digest == space.digest
+
+
+def test_digests_tell_spaces_apart():
+    assert len({SearchSpace.paper().digest, STEM_STRIDE.digest, PLANE.digest}) == 3
+    # Written down: a digest names spaces in files, so it must never change between versions.
+    assert SearchSpace.paper().digest == "cf206b59e91e"
+
+
+@pytest.mark.parametrize("broken", [{}, {"layers": 1}, 3, {**SearchSpace.paper().to_json(), "more": 1}])
+def test_json_of_something_else_is_refused(broken):
+    with pytest.raises(SearchSpaceError, match="exactly the keys"):
+        SearchSpace.from_json(broken)
+
+
+def test_edges_are_ordered_pairs_of_neighbouring_scales():
+    assert all(isinstance(edge, Edge) and abs(edge.source - edge.target) <= 1 for edge in PLANE.edges)
