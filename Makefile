@@ -26,9 +26,12 @@ lint: $(VENV)/installed-dev
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
+	$(BIN)/mypy architectures trainers
 
 wheel-check: $(VENV)/installed-dev
-	rm -rf build dist && $(BIN)/python -m build --wheel && $(BIN)/python -m zipfile -l dist/*.whl
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --no-isolation
+	$(BIN)/python -m pytest tests/test_packaging.py
 
 $(VENV)/installed: setup.py constraints.txt tools/repair_torchvision.py
 	$(PYTHON) -m venv $(VENV)

@@ -24,7 +24,7 @@ setup(
     description="HyperSegNAS for nnU-Net: train one super-net, get the best network for each GPU memory budget",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=packages,
@@ -42,7 +42,7 @@ setup(
         "matplotlib",
         "tqdm",
     ],
-    extras_require={"test": ["pytest>=8", "pytest-timeout"], "dev": ["ruff", "mypy", "build", "setuptools>=77"]},
+    extras_require={"test": ["pytest>=8", "pytest-timeout", "setuptools>=77"], "dev": ["ruff", "mypy", "build"]},
     entry_points={
         "console_scripts": [
             "hsnas_env = nnunet_hypersegnas.cli.env:main",
@@ -55,6 +55,10 @@ setup(
         "Intended Audience :: Healthcare Industry",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
     ],
 )

@@ -1,9 +1,9 @@
 """Make torchvision importable beside a CPU-only torch, inside this Python environment.
 
-nnU-Net imports torchvision (through timm). The torchvision that PyPI serves is compiled for CUDA; beside a CPU-only torch
-its compiled operators cannot be loaded, and importing it fails where it describes these operators' output shapes. This
-project's CPU runs use none of them, so those descriptions are taken out. The clean cure, where the network allows it, is
-to install torchvision from the same index as torch: https://pytorch.org/get-started/locally/
+nnU-Net imports torchvision (through timm). The torchvision that PyPI serves is compiled for CUDA; beside a CPU-only
+torch its compiled operators cannot be loaded, and importing it fails where it describes these operators' output shapes.
+This project's CPU runs use none of them, so those descriptions are taken out. The clean cure, where the network allows
+it, is to install torchvision from the same index as torch: https://pytorch.org/get-started/locally/
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ def torchvision_folder() -> Path:
     return Path(spec.origin).parent
 
 
+def replace(target: Path, content: bytes) -> None:
+    """Give a file new content at once, so that an interruption leaves the old one or the new one."""
+    temporary = target.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, target)
+
+
 def main() -> int:
     error = import_error()
     if error is None:
@@ -44,10 +51,10 @@ def main() -> int:
         print(f"importing torchvision fails in an unknown way: {error.strip().splitlines()[-1]}", file=sys.stderr)
         return 1
     target = torchvision_folder() / "_meta_registrations.py"
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(REPLACEMENT)
-    os.replace(temporary, target)
+    original = target.read_bytes()
+    replace(target, REPLACEMENT.encode())
     if error := import_error():
+        replace(target, original)
         print(f"torchvision still fails: {error.strip().splitlines()[-1]}", file=sys.stderr)
         return 1
     print(f"torchvision is built for another torch; emptied {target}, so that it can be imported")

@@ -14,7 +14,12 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 def run_command(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None], argv: list[str] | None = None
 ) -> int:
-    """Parse the arguments, run, and return the exit code: 0, 1 (what `run` returns or raises), 2 (usage), 130 (Ctrl-C)."""
+    """Parse the arguments, run, and return the exit code: what `run` returns, 1 for an error, 130 for Ctrl-C.
+
+    Raises:
+        SystemExit: bad usage, with argparse's code 2.
+        OSError: any but a full disk; a `HyperSegNASError` too, where --debug asks for its traceback.
+    """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")

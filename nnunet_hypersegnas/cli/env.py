@@ -48,7 +48,7 @@ def export_line(shell: str, value: str) -> str:
 def _detected_shell() -> str:
     if os.name == "nt":
         return "powershell"
-    return "fish" if os.path.basename(os.environ.get("SHELL", "")) == "fish" else "bash"
+    return {"fish": "fish", "pwsh": "powershell"}.get(os.path.basename(os.environ.get("SHELL", "")), "bash")
 
 
 def main(argv: list[str] | None = None) -> int:

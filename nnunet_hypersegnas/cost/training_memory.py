@@ -55,7 +55,8 @@ class TrainingMemoryModel:
         """Return the predicted training memory in bytes."""
         weights = BYTES_PER_PARAMETER * self.parameters(architecture)
         activations = self.setup.bytes_per_activation * self.saved_elements(architecture)
-        return weights + activations + self._loss_bytes(architecture)
+        image = 4 * self.setup.input_channels * self._full_voxels  # fp32, as it comes from the loader
+        return weights + image + activations + self._loss_bytes(architecture)
 
     def parameters(self, architecture: Architecture) -> int:
         """Return the number of parameters of the searched network."""
@@ -74,8 +75,8 @@ class TrainingMemoryModel:
         return total + sum((c + 1) * setup.num_classes for c in heads)
 
     def saved_elements(self, architecture: Architecture) -> int:
-        """Return the number of elements of all activations that autograd keeps for the backward pass."""
-        total = self.setup.input_channels * self._full_voxels  # the image
+        """Return the number of elements of all activations that autograd keeps for the backward pass, image excepted."""
+        total = 0
         maps = _FeatureMaps(self._feature_map)
         nodes = {}
         for scale in architecture.stems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def external_trainer_folder() -> Path:
 
 def with_our_folder(current: str | None) -> str:
     """Return the variable's value with our folder added to what it holds, once."""
-    folder = str(external_trainer_folder())
-    entries = [entry for entry in (current or "").split(os.pathsep) if entry.strip()]
-    return os.pathsep.join(entries if folder in entries else [*entries, folder])
+    folder, entries = external_trainer_folder(), entries_of(current)
+    return os.pathsep.join(entries if holds(entries, folder) else [*entries, str(folder)])
+
+
+def entries_of(value: str | None) -> list[str]:
+    """Return the folders that a value of the variable names, as nnU-Net splits it."""
+    return [entry for entry in (value or "").split(os.pathsep) if entry.strip()]
+
+
+def holds(entries: Sequence[str], folder: Path) -> bool:
+    """Say whether an entry names the folder, in whatever spelling (trailing slash, link)."""
+    return os.path.realpath(folder) in map(os.path.realpath, entries)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_hypersegnas.nnunet.discovery import TRAINER, VARIABLE, external_trainer_folder
+from nnunet_hypersegnas.nnunet.discovery import TRAINER, VARIABLE, entries_of, external_trainer_folder, holds
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 SUPPORTED = (2, 8)
@@ -52,18 +52,20 @@ def _check_folders() -> Iterator[Finding]:
 
 
 def _check_variable() -> Iterator[Finding]:
-    folder = str(external_trainer_folder())
+    folder = external_trainer_folder()
     cure = 'run: eval "$(hsnas_env)"'
     value = os.environ.get(VARIABLE)
     if not value:
         yield Finding(False, f"{VARIABLE} is not set, so nnU-Net looks for trainers in its own folder only; {cure}")
         return
-    entries = [entry for entry in value.split(os.pathsep) if entry.strip()]
+    entries = entries_of(value)
     for entry in entries:
         if not Path(entry).is_dir():
             yield Finding(False, f"{VARIABLE} names {entry}, which is no folder; nnU-Net skips it without a word")
-    ours = folder in entries
-    yield Finding(ours, f"{VARIABLE} {'holds' if ours else 'lacks'} our folder {folder}" + ("" if ours else f"; {cure}"))
+    ours = holds(entries, folder)
+    yield Finding(
+        ours, f"{VARIABLE} {'holds' if ours else 'lacks'} our folder {folder}" + ("" if ours else f"; {cure}")
+    )
 
 
 def _check_lookup() -> Iterator[Finding]:
@@ -77,11 +79,14 @@ def _check_lookup() -> Iterator[Finding]:
         )
         return
     try:
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
         with redirect_stdout(io.StringIO()):
+            from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
             found = recursive_find_trainer_class_by_name(TRAINER)
-    except Exception as error:  # whatever importing a folder of trainers raises
-        yield Finding(False, f"nnU-Net does not find {TRAINER}: {' '.join(str(error).split())[:300]}")
+    except (Exception, SystemExit) as error:  # the lookup runs every module in every folder that the variable names
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Finding(False, f"nnU-Net does not find {TRAINER}: {reason[:300]}")
         return
-    yield Finding(True, f"nnU-Net finds {found.__module__}.{found.__name__}")
+    ours = found.__module__.startswith("nnunet_hypersegnas.trainers.")
+    cure = "" if ours else f", which is not ours; take its folder out of {VARIABLE} or put ours first"
+    yield Finding(ours, f"nnU-Net finds {found.__module__}.{found.__name__}{cure}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -71,5 +72,7 @@ def write_inherited_weights(path: Path, network: SearchedNet, *, fold: int, stag
         "network_weights": {key: value.cpu() for key, value in network.state_dict().items()},
         "hypersegnas": {"fold": fold, "architecture": network.architecture.to_json(), "stage": stage},
     }
+    buffer = BytesIO()
+    torch.save(content, buffer)  # straight to a full disk, torch would raise an error that does not say so
     with written_atomically(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())

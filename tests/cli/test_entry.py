@@ -1,0 +1,63 @@
+"""What every command does with errors: one line, an exit code, nothing on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+
+import pytest
+
+from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.errors import HyperSegNASError
+
+
+def command(error: BaseException | None, *arguments: str) -> int:
+    def run(args: argparse.Namespace) -> None:
+        if error is not None:
+            raise error
+
+    return run_command(argparse.ArgumentParser(prog="hsnas_test"), run, list(arguments))
+
+
+def test_success() -> None:
+    assert command(None) == 0
+
+
+def test_result_of_run_is_the_exit_code() -> None:
+    assert run_command(argparse.ArgumentParser(), lambda args: 1, []) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (HyperSegNASError("got this;\n  do that"), 1, "hsnas_test: error: got this; do that\n"),
+        (KeyboardInterrupt(), 130, "hsnas_test: interrupted; the same command goes on from here\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x.json"),
+            1,
+            "hsnas_test: error: no space left on the disk for /data/x.json; nothing was damaged: free some space and "
+            "run the command again\n",
+        ),
+    ],
+    ids=["ours", "interrupt", "full disk"],
+)
+def test_error_is_one_line(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(error) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(HyperSegNASError, match="got this"):
+        command(HyperSegNASError("got this"), "--debug")
+
+
+def test_other_errors_are_bugs_and_not_hidden() -> None:
+    with pytest.raises(PermissionError):
+        command(PermissionError(errno.EACCES, "Permission denied"))
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        command(None, "--unknown")
+    assert exit_.value.code == 2
+    assert "unrecognized arguments: --unknown" in capsys.readouterr().err

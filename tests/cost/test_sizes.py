@@ -1,0 +1,24 @@
+import pytest
+
+from nnunet_hypersegnas.cost import SizeError, format_bytes, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5GB", 5 * 10**9), ("300 MB", 3 * 10**8), ("4.5GiB", int(4.5 * 2**30)), ("1mib", 2**20), (" 2000KB ", 2 * 10**6)],
+)
+def test_sizes_are_read_with_decimal_and_binary_units(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["5", "-5GB", "0GB", "GB", "5XB", "", "5,5GB", "1e9 B"])
+def test_anything_else_is_refused_with_the_units_that_are_known(text):
+    with pytest.raises(SizeError, match=r"is no memory size.*KB, KiB, MB, MiB, GB, GiB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(4_970_000_000, "4.97 GB"), (123_456_789, "123 MB"), (12_345_678, "12.3 MB"), (999, "999 B")]
+)
+def test_sizes_are_written_with_three_digits(size, text):
+    assert format_bytes(size) == text

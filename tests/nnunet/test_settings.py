@@ -1,0 +1,83 @@
+import pytest
+
+from nnunet_hypersegnas.nnunet.schedule import Schedule
+from nnunet_hypersegnas.nnunet.settings import SettingsError, SuperNetSettings
+from nnunet_hypersegnas.space import SearchSpaceError
+
+
+def _settings(**block):
+    return SuperNetSettings.from_configuration({"hypersegnas": block})
+
+
+def test_without_a_block_the_schedule_is_the_papers():
+    schedule = Schedule.from_settings(SuperNetSettings.from_configuration({}))
+    assert (schedule.main, schedule.annealing, schedule.warmup) == (160_000, 20_000, 0)
+
+
+def test_every_fault_of_the_block_is_named_at_once():
+    with pytest.raises(SettingsError) as error:
+        _settings(layers=0, channels=[8, "x"], epochs=1.5, optimizer=3, initial_lr=-1, seed=-1, warmup_epochs=True)
+    for name in ("layers", "channels", "epochs", "optimizer", "initial_lr", "seed", "warmup_epochs"):
+        assert f"{name} is" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"layer": 3, "chanels": 1}, r"unknown keys \['chanels', 'layer'\]; known are \['layers'"),
+        ({"optimizer": "Adam"}, "allowed are SGD, AdamW"),
+        ({"scales": 3, "channels": [8, 16]}, "scales is 3, but channels names 2"),
+        ({"epochs": 10, "annealing_epochs": 8, "warmup_epochs": 3}, r"exceed epochs \(10\)"),
+    ],
+)
+def test_wrong_blocks_are_refused(block, message):
+    with pytest.raises(SettingsError, match=message):
+        _settings(**block)
+
+
+def test_a_block_that_is_no_object_is_refused():
+    with pytest.raises(SettingsError, match="is a list; an object is needed"):
+        SuperNetSettings.from_configuration({"hypersegnas": []})
+
+
+def test_settings_survive_json():
+    settings = _settings(channels=[8, 16], epochs=10, annealing_epochs=2.5, optimizer="AdamW")
+    assert SuperNetSettings(**settings.to_json()) == settings
+    assert settings.base_lr == 0.003 and settings.man_base_lr == pytest.approx(0.0003)
+
+
+@pytest.mark.parametrize("epochs", [1, 5, 50, 720])
+@pytest.mark.parametrize("block", [{}, {"epochs": 40, "annealing_epochs": 8, "warmup_epochs": 4}])
+def test_every_schedule_ends_at_lambda_one_with_a_learning_rate_left(epochs, block):
+    settings = _settings(**block).shortened(epochs)
+    schedule = Schedule.from_settings(settings)
+    last = epochs * settings.iterations_per_epoch - 1
+    assert schedule.annealing_lambda(last) == 1
+    assert schedule.annealing_lambda(last - 1) < 1
+    assert schedule.annealing_lambda(schedule.main - 1) == 0
+    assert schedule.annealing_lambda(schedule.main) == pytest.approx(1 / schedule.annealing)
+    share = 8 / 40 if block else 1 / 9
+    assert schedule.annealing == pytest.approx(share * (last + 1), rel=0.01)
+    assert schedule.lr_factor(last) > 0.04  # not zero just as MAN's influence ends
+    assert schedule.lr_factor(schedule.main) > 10 * schedule.lr_factor(schedule.main - 1)  # it restarts
+    assert schedule.in_warmup(0) == bool(block)
+
+
+def test_annealing_is_linear():
+    schedule = Schedule(iterations=20, annealing=10)
+    assert [round(schedule.annealing_lambda(i), 3) for i in (9, 10, 14, 19, 25)] == [0, 0.1, 0.5, 1, 1]
+
+
+def test_the_main_phase_follows_nnunets_polynomial_decay():
+    schedule = Schedule(iterations=110, annealing=10)
+    assert schedule.lr_factor(0) == 1
+    assert schedule.lr_factor(50) == pytest.approx(0.5**0.9)
+
+
+def test_the_space_comes_from_the_plans():
+    kwargs = {"strides": [[1] * 3] + [[2] * 3] * 3, "kernel_sizes": [[3] * 3] * 4}
+    configuration = {"architecture": {"arch_kwargs": kwargs}}
+    space = _settings(layers=6, channels=[8, 16, 32, 64]).space(configuration)
+    assert (space.layers, space.channels, space.n_scales) == (6, (8, 16, 32, 64), 4)
+    with pytest.raises(SearchSpaceError, match="use plans that nnU-Net's own planners wrote"):
+        _settings().space({"architecture": {"arch_kwargs": {}}})
