@@ -68,9 +68,11 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunet_hypersegnas.cli.progress import stage_bars
     from nnunet_hypersegnas.cli.tables import format_table
+    from nnunet_hypersegnas.cost import format_bytes
     from nnunet_hypersegnas.errors import HyperSegNASError
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE, Budget, SearchSettings, SuperNetSearch, describe
+    from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
 
     name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -108,7 +110,10 @@ def run(args: argparse.Namespace) -> None:
     print(format_table(describe(results)))
     print(f"Memory is predicted for training on {name}. DSC: fold {args.fold}, {BIAS_NOTE}.")
     for result in results:
-        print(f"{result.budget.label}: all candidates in {result.record}")
+        picture = result.record.with_suffix(".png")
+        title = f"{result.record.stem}: {format_bytes(result.winner.predicted_memory_bytes)} predicted"
+        plot_architecture(ArchitectureDrawing.of(result.winner.architecture, search.space), picture, title)
+        print(f"{result.budget.label}: all candidates in {result.record}, picture of the winner in {picture}")
         if result.plans:
             print(
                 f"  train: nnUNetv2_train {args.dataset} {args.configuration} FOLD -p {result.plans.stem}\n"

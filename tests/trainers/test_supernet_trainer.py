@@ -1,0 +1,187 @@
+"""The super-net trainer through the real nnU-Net, on the demo's preprocessed data."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+import nnunet_hypersegnas.trainers as trainers
+from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
+from nnunet_hypersegnas.nnunet.settings import SettingsError
+from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError
+from tests.conftest import run
+
+NAME = "HyperSegNASSupernetTrainer"
+BLOCK = {
+    "layers": 2,
+    "channels": [4, 6],
+    "epochs": 3,
+    "annealing_epochs": 1.5,
+    "warmup_epochs": 0.5,
+    "iterations_per_epoch": 4,
+    "save_every": 1,
+}
+
+
+@pytest.fixture
+def make_trainer(demo_environment, monkeypatch, tmp_path):
+    """Make trainers as nnUNetv2_train does, on a copy of the plans with another `hypersegnas` block."""
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    monkeypatch.setenv("nnUNet_extTrainer", str(external_trainer_folder()))
+    plans_file = demo_environment.preprocessed / "SupernetTrainerTest.json"
+
+    def make(block=BLOCK, name=NAME, resume=False):
+        plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
+        plans["plans_name"] = plans_file.stem
+        plans["configurations"]["3d_fullres"] |= {"hypersegnas": block, "patch_size": [16, 16, 16], "batch_size": 1}
+        plans_file.write_text(json.dumps(plans))
+        trainer = get_trainer_from_args(
+            "999", "3d_fullres", 0, name, plans_file.stem, continue_training=resume, device=torch.device("cpu")
+        )
+        maybe_load_checkpoint(trainer, resume, False, None)
+        return trainer
+
+    yield make
+    plans_file.unlink()
+
+
+def _record_steps(trainer, stop_at=None):
+    """Note (architecture, lambda, learning rates) of every training step; stop as if interrupted."""
+    steps = []
+    original = type(trainer).train_step
+
+    def train_step(batch):
+        if stop_at is not None and trainer.iteration == stop_at:
+            raise KeyboardInterrupt
+        result = original(trainer, batch)
+        rates = [group["lr"] for group in trainer.optimizer.param_groups]
+        steps.append((trainer.iteration - 1, trainer.network.architecture.id, trainer.network.annealing, rates))
+        return result
+
+    trainer.train_step = train_step
+    return steps
+
+
+def test_a_continued_run_takes_the_same_steps(make_trainer):
+    whole = make_trainer()
+    expected = _record_steps(whole)
+    whole.run_training()
+    assert [step[0] for step in expected] == list(range(12))
+    shutil.rmtree(whole.output_folder)
+
+    interrupted = make_trainer()
+    before = _record_steps(interrupted, stop_at=10)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run_training()
+    continued = make_trainer(resume=True)
+    after = _record_steps(continued)
+    continued.run_training()
+    assert before == expected[:10]
+    assert after == expected[8:]  # the broken epoch is run again
+    assert len(continued.logger.local_logger.my_fantastic_logging["hsnas_lambda"]) == 3
+
+
+def test_the_schedule_is_followed_step_by_step(make_trainer):
+    trainer = make_trainer()
+    steps = _record_steps(trainer)
+    trainer.run_training()
+    lambdas = [step[2] for step in steps]
+    assert lambdas == pytest.approx([0] * 6 + [i / 6 for i in range(1, 7)])
+    rates = [step[3] for step in steps]
+    assert all(man == pytest.approx(0.1 * network) for network, man in rates)  # MAN has its own
+    assert rates[0][0] == 0.01 and rates[6][0] == pytest.approx(0.005) and rates[-1][0] > 0.0005
+    assert len({step[1] for step in steps}) > 6
+    full = [trainer.architecture_of(i).n_edges == 2 * 4 for i in range(3)]
+    assert full[:2] == [True, True]  # warm-up: every edge
+
+
+def test_what_is_not_sampled_is_not_touched(make_trainer):
+    """Neither weight decay nor momentum moves an operation that an iteration did not use."""
+    trainer = make_trainer({**BLOCK, "warmup_epochs": 0, "epochs": 1, "annealing_epochs": 0.25})
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    architecture = trainer.architecture_of(0)
+    before = {name: p.clone() for name, p in trainer.network.named_parameters()}
+    trainer.train_step(next(trainer.dataloader_train))
+    used = {f"{edge.source}to{edge.target}_{op.name.lower()}" for _, _, edge, op in architecture.active()}
+    rows = {f"layer{layer}_edge{column}_{op.name.lower()}" for layer, column, _, op in architecture.active()}
+    changed = {name for name, p in trainer.network.named_parameters() if not torch.equal(p, before[name])}
+    assert any(name.startswith("man.encoder") for name in changed)
+    for name in before:
+        if name.startswith("super_net.layers"):
+            layer, operation = name.split(".")[2:4]
+            active = any(
+                int(layer) == at and operation == f"{e.source}to{e.target}_{op.name.lower()}"
+                for at, _, e, op in architecture.active()
+            )
+            assert (name in changed) == active, name
+        if ".rows." in name and name.split(".")[3] not in rows:
+            assert name not in changed
+    assert used
+
+
+def test_validation_patches_are_the_same_in_every_run(make_trainer):
+    first, second = make_trainer(), make_trainer()
+    patches = [trainer.get_dataloaders()[1].patches for trainer in (first, second)]
+    assert len(patches[0]) == 16
+    for a, b in zip(*patches, strict=True):
+        assert torch.equal(a["data"], b["data"])
+        assert all(torch.equal(x, y) for x, y in zip(a["target"], b["target"], strict=True))
+    foreground = sum(bool((p["target"][0] > 0).any()) for p in patches[0])
+    assert foreground >= 4  # nnU-Net oversamples it
+
+
+@pytest.mark.parametrize(("suffix", "epochs"), [("_1epoch", 1), ("_5epochs", 5), ("_50epochs", 50)])
+def test_short_variants_anneal_too(make_trainer, suffix, epochs):
+    trainer = make_trainer(name=NAME + suffix)
+    assert trainer.num_epochs == epochs
+    assert trainer.schedule.annealing == 2 * epochs  # half of the epochs, as in the block
+    assert trainer.schedule.annealing_lambda(4 * epochs - 1) == 1
+
+
+def test_every_exported_trainer_is_named_for_its_epochs():
+    for name in trainers.__all__:
+        trainer = getattr(trainers, name)
+        assert trainer.__name__ == name
+        epochs = name.removeprefix(NAME).strip("_").removesuffix("s").removesuffix("epoch")
+        assert trainer.total_epochs == (int(epochs) if epochs else None)
+
+
+def test_faults_of_the_block_are_named_on_start(make_trainer):
+    with pytest.raises(SettingsError, match=r"layers is 0.*optimizer is 'Adam'|layers is 0"):
+        make_trainer({**BLOCK, "layers": 0})
+
+
+def test_a_checkpoint_of_another_space_or_other_settings_is_explained(make_trainer):
+    trainer = make_trainer({**BLOCK, "epochs": 1, "annealing_epochs": 0.5})
+    trainer.run_training()
+    with pytest.raises(CheckpointError, match="trained with search space .* restore the plans"):
+        make_trainer({**BLOCK, "channels": [4, 8]}, resume=True)
+    with pytest.raises(CheckpointError, match=r"other settings \(.*seed 0 -> 3"):
+        make_trainer({**BLOCK, "seed": 3}, resume=True)
+
+
+def test_a_collapsed_man_is_warned_about(make_trainer):
+    trainer = make_trainer()
+    trainer.on_train_start()
+    for linear in trainer.network.man.hyper_net.rows.values():
+        torch.nn.init.zeros_(linear.weight)
+    trainer.on_epoch_start()
+    trainer.iteration = 3
+    with torch.no_grad():
+        trainer.validation_step(next(trainer.dataloader_val))
+    with open(trainer.log_file) as log:
+        assert "WARNING: MAN's scalars hardly depend on images any more" in log.read()
+
+
+def test_stock_predict_runs_the_super_nets_u_net(demo_environment, tmp_path):
+    images = demo_environment.folder / "nnUNet_raw" / "Dataset999_Synthetic" / "imagesTs"
+    result = run(
+        *("nnUNetv2_predict", "-d", "999", "-i", images, "-o", tmp_path, "-c", "3d_fullres", "-f", "0"),
+        *("-tr", NAME, "-p", "HyperSegNASDemoSupernet", "-device", "cpu", "-npp", "0", "-nps", "0", "--disable_tta"),
+        nnUNet_extTrainer=str(external_trainer_folder()),
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 3
