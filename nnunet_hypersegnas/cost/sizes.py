@@ -20,7 +20,7 @@ def parse_bytes(text: str) -> int:
     Raises:
         SizeError: no positive number, no unit, or an unknown one.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", text)
     unit = _BY_LOWER_CASE.get(match[2].lower()) if match else None
     size = round(float(match[1]) * unit) if match and unit else 0
     if size <= 0:
@@ -31,7 +31,8 @@ def parse_bytes(text: str) -> int:
 def format_bytes(size_bytes: int) -> str:
     """Return a size in decimal units with three digits, for example "4.97 GB"."""
     for unit in ("GB", "MB", "KB"):
-        if abs(size_bytes) >= UNITS[unit]:
-            value = size_bytes / UNITS[unit]
-            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+        value = size_bytes / UNITS[unit]
+        if abs(value) >= 0.9995:  # what rounds to 1.00 of this unit is not written as 1000 of the smaller one
+            digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+            return f"{value:.{digits}f} {unit}"
     return f"{size_bytes} B"

@@ -15,6 +15,7 @@ from math import ceil, prod
 from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
 
 BYTES_PER_PARAMETER = 4 * 3  # fp32 weight, gradient and SGD momentum
+STATISTICS_PER_NORM_CHANNEL = 3  # for each sample the mean, the inverse deviation and a copy of the affine's weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +54,12 @@ class TrainingMemoryModel:
 
     def predict_bytes(self, architecture: Architecture) -> int:
         """Return the predicted training memory in bytes."""
-        weights = BYTES_PER_PARAMETER * self.parameters(architecture)
-        activations = self.setup.bytes_per_activation * self.saved_elements(architecture)
-        image = 4 * self.setup.input_channels * self._full_voxels  # fp32, as it comes from the loader
-        return weights + image + activations + self._loss_bytes(architecture)
+        parameters, width = self.parameters(architecture), self.setup.bytes_per_activation
+        image = self.setup.input_channels * self._full_voxels
+        total = BYTES_PER_PARAMETER * parameters + 4 * image  # the image in fp32, as it comes from the loader
+        if width < 4:  # autocast keeps a narrow copy of what convolutions read
+            total += width * (parameters + (image if 0 in architecture.stems else 0))
+        return total + width * self.saved_elements(architecture) + self._loss_bytes(architecture)
 
     def parameters(self, architecture: Architecture) -> int:
         """Return the number of parameters of the searched network."""
@@ -110,25 +113,33 @@ class TrainingMemoryModel:
             maps.save(nodes[scale] if alone else maps.new(scale))  # the running sum, by the activation
             total += self._feature_map[scale]  # activated: input of the head and of the merge
             if scale > 0:
-                total += channels[scale - 1] * self._voxels[scale]  # the merge's convolution, kept by its norm
+                # The merge's convolution, kept by its norm, which works before the upsampling.
+                total += self._saved_by_norm(channels[scale - 1], self._voxels[scale])
         if not self.space.finest_is_full_resolution:
-            total += self._head_channels * self._voxels[0]  # as a merge
+            total += self._saved_by_norm(self._head_channels, self._voxels[0])  # as a merge
             # The upsampled map and its activation, the convolution's output, the norm's output and its activation.
-            total += 5 * self._head_channels * self._full_voxels
+            total += self._saved_by_norm(self._head_channels, self._full_voxels)
+            total += 4 * self._head_channels * self._full_voxels
         return total
 
     def _saved_by_stem(self, scale: int) -> int:
         pooled = self.setup.input_channels * self._voxels[scale] * prod(self.space.strides[0])
-        return (pooled if scale else 0) + self._feature_map[scale]  # convolution's input and its output, for the norm
+        # The convolution's input, unless it is the image itself, and its output, for the norm.
+        return (pooled if scale else 0) + self._saved_by_norm(self.space.channels[scale], self._voxels[scale])
 
     def _saved_by_edge(self, edge: Edge, operation: Operation) -> int:
         """What an edge keeps beside its source: the convolution's output for the norm, and a pooled input."""
         source, target = edge
         if operation is Operation.SKIP and source == target:
             return 0
-        out = self.space.channels[target] * self._voxels[max(source, target)]  # going up, still at the low resolution
+        # Going up, the norm still works at the low resolution.
+        out = self._saved_by_norm(self.space.channels[target], self._voxels[max(source, target)])
         pooled = self.space.channels[source] * self._voxels[target] if target > source else 0
         return out + (pooled if operation is Operation.SKIP else 0)
+
+    def _saved_by_norm(self, channels: int, voxels: int) -> int:
+        """A norm's input, and its statistics of every sample."""
+        return channels * (voxels + STATISTICS_PER_NORM_CHANNEL * self.setup.batch_size)
 
     def _parameters_of_edge(self, edge: Edge, operation: Operation) -> int:
         source, target = edge
@@ -138,7 +149,7 @@ class TrainingMemoryModel:
         return self.space.channels[source] * self.space.channels[target] * kernel + 2 * self.space.channels[target]
 
     def _loss_bytes(self, architecture: Architecture) -> int:
-        """Logits, softmax and log-softmax in fp32, the target and its one-hot code, for every head that is trained."""
+        """What nnU-Net's Dice and cross-entropy loss keeps, for every head that is trained."""
         voxels = [self._voxels[scale] for scale in range(max(architecture.outputs) + 1)]
         if not self.space.finest_is_full_resolution:
             voxels.insert(0, self._full_voxels)
@@ -146,8 +157,10 @@ class TrainingMemoryModel:
             voxels = voxels[:1]
         elif len(voxels) > 1:
             voxels = voxels[:-1]  # nnU-Net gives the last of several heads no weight
-        per_voxel = (self.setup.bytes_per_activation + 4 + 4 + 1) * self.setup.num_classes + 8
-        return per_voxel * sum(voxels)
+        logits = self.setup.bytes_per_activation
+        softmax = log_softmax = one_hot_target = 4  # fp32, also under autocast
+        target = 2 + 8  # int16 as it comes from the loader, and int64 for the cross-entropy
+        return ((logits + softmax + log_softmax + one_hot_target) * self.setup.num_classes + target) * sum(voxels)
 
     def _voxels_at(self, stride: Sequence[int]) -> int:
         return self.setup.batch_size * prod(ceil(p / s) for p, s in zip(self.setup.patch_size, stride, strict=True))

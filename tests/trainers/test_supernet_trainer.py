@@ -123,8 +123,11 @@ def test_what_is_not_sampled_is_not_touched(make_trainer):
 
 
 def test_validation_patches_are_the_same_in_every_run(make_trainer):
-    first, second = make_trainer(), make_trainer()
-    patches = [trainer.get_dataloaders()[1].patches for trainer in (first, second)]
+    patches = []
+    for _ in range(2):
+        trainer = make_trainer()
+        trainer.initialize()
+        patches.append(trainer.get_dataloaders()[1].patches)
     assert len(patches[0]) == 16
     for a, b in zip(*patches, strict=True):
         assert torch.equal(a["data"], b["data"])

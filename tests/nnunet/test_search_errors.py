@@ -1,0 +1,207 @@
+"""What a user can get wrong with `hsnas_search`: one line, a non-zero exit code, and nothing touched."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_hypersegnas.cli.search import main
+
+PLANS = "HyperSegNASDemoSupernet"
+
+
+@pytest.fixture
+def search(demo_environment, capsys):
+    """Run the command in this process and return its one line of error."""
+
+    def files():
+        roots = demo_environment.preprocessed, demo_environment.folder / "nnUNet_results"
+        return {p: p.stat().st_mtime_ns for root in roots for p in root.rglob("*") if p.is_file()}
+
+    def run(*arguments, dataset="999", configuration="3d_fullres", fold="0", memory="1GB", plans=PLANS):
+        before = files()
+        sizes = ["--candidates", "2", "--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
+        words = [dataset, configuration, fold, "--memory", memory, "-p", plans, "--device", "cpu", *sizes, *arguments]
+        assert main(words) == 1
+        captured = capsys.readouterr()
+        (line,) = [line for line in captured.err.splitlines() if line.startswith("hsnas_search: error:")]
+        assert "Traceback" not in captured.err
+        changed = {p for p, t in files().items() if before.get(p) != t} - {p for p in files() if p.suffix == ".jsonl"}
+        assert not changed
+        return line
+
+    return run
+
+
+@pytest.fixture
+def edited(demo_environment):
+    """Edit a JSON file of the data set for one test."""
+    originals = {}
+
+    def edit(name, change):
+        path = demo_environment.preprocessed / name
+        originals.setdefault(path, path.read_bytes())
+        value = json.loads(path.read_text())
+        change(value)
+        path.write_text(json.dumps(value))
+
+    yield edit
+    for path, content in originals.items():
+        path.write_bytes(content)
+
+
+def test_unknown_data_set(search):
+    assert "no data set '998'" in search(dataset="998")
+
+
+def test_data_set_that_is_not_preprocessed(search, demo_environment):
+    folder = demo_environment.preprocessed.parent / "Dataset997_Empty"
+    folder.mkdir()
+    try:
+        line = search(dataset="997")
+        assert "is not preprocessed" in line and "nnUNetv2_plan_and_preprocess -d 997 -c 3d_fullres" in line
+    finally:
+        folder.rmdir()
+
+
+def test_configuration_without_data(search, edited):
+    assert "have no configuration '3d_lowres'" in search(configuration="3d_lowres")
+    edited(f"{PLANS}.json", lambda p: p["configurations"]["3d_fullres"].update(data_identifier="gone"))
+    assert "configuration 3d_fullres is not preprocessed" in search()
+
+
+def test_unknown_plans_are_answered_with_the_known_ones(search):
+    line = search(plans="Nope")
+    assert "no plans Nope" in line and "nnUNetPlans" in line
+
+
+def test_plans_of_another_data_set(search, edited):
+    edited(f"{PLANS}.json", lambda p: p.update(dataset_name="Dataset004_Hippocampus"))
+    assert "are those of Dataset004_Hippocampus, not of Dataset999_Synthetic" in search()
+
+
+def test_no_super_net(search):
+    line = search(fold="1")
+    assert "no super-net at" in line and "-tr HyperSegNASSupernetTrainer" in line
+
+
+def test_checkpoint_of_another_trainer(search, demo_environment):
+    plans = demo_environment.summary["networks"][0]["plans"]
+    line = search("-tr", demo_environment.summary["settings"]["final_trainer"], plans=plans)
+    assert "not by a HyperSegNAS super-net trainer" in line
+
+
+@pytest.fixture
+def copied_super_net(demo_environment, tmp_path, monkeypatch):
+    """A copy of the trained super-net that a test may spoil; returns its final checkpoint."""
+    relative = demo_environment.supernet_fold.relative_to(demo_environment.folder / "nnUNet_results")
+    (tmp_path / relative).mkdir(parents=True)
+    target = tmp_path / relative / "checkpoint_final.pth"
+    shutil.copy(demo_environment.supernet_fold / "checkpoint_final.pth", target)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    return target
+
+
+def test_unfinished_annealing(search, copied_super_net):
+    checkpoint = torch.load(copied_super_net, weights_only=False)
+    checkpoint["hypersegnas"]["annealing_lambda"] = 0.5
+    torch.save(checkpoint, copied_super_net)
+    line = search()
+    assert "MAN is not annealed away" in line and "lambda 0.500" in line and "--c" in line
+
+
+def test_truncated_checkpoint(search, copied_super_net):
+    copied_super_net.write_bytes(copied_super_net.read_bytes()[:1000])
+    assert "cannot be read as a checkpoint" in search()
+
+
+def test_checkpoint_of_another_search_space(search, edited):
+    edited(f"{PLANS}.json", lambda p: p["configurations"]["3d_fullres"]["hypersegnas"].update(channels=[4, 6, 10]))
+    line = search()
+    assert "was trained with search space" in line and "restore the plans" in line
+
+
+def test_faults_of_the_block(search, edited):
+    edited(f"{PLANS}.json", lambda p: p["configurations"]["3d_fullres"]["hypersegnas"].update(layers=0, seed="x"))
+    line = search()
+    assert "layers is 0" in line and "seed is 'x'" in line
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"organ": 1}, "Background label not declared"),
+        ({"background": 0}, "there is no foreground label"),
+        ({"background": 0, "organ": [1, 2], "lesion": 2}, "has a label set that nnU-Net does not know"),
+        ({"background": 0, "organ": 1, "lesion": 2, "third": 3}, "the data set now has"),
+    ],
+)
+def test_unknown_label_sets(search, edited, labels, message):
+    edited("dataset.json", lambda d: d.update(labels=labels))
+    assert message in search()
+
+
+def test_a_budget_that_no_candidate_meets(search):
+    line = search(memory="10KB")
+    assert "the smallest possible needs" in line and "--memory" in line
+
+
+@pytest.mark.parametrize("budget", ["5", "-3GB", "many"])
+def test_a_budget_without_a_unit(search, budget):
+    assert "write a positive number with a unit" in search(f"--memory={budget}")
+
+
+def test_plans_that_exist_are_not_overwritten(search, demo_environment):
+    network = demo_environment.summary["networks"][0]
+    line = search("--plans", "HyperSegNASDemo", memory=network["budget"])
+    assert f"{network['plans']}.json exist already" in line and "--overwrite" in line
+
+
+def test_plans_of_nnunet_itself_are_not_overwritten(search, demo_environment):
+    taken = demo_environment.preprocessed / "nnUNetPlans_1GB.json"
+    shutil.copy(demo_environment.preprocessed / "nnUNetPlans.json", taken)
+    try:
+        assert "nnUNetPlans_1GB.json exist already" in search("--plans", "nnUNetPlans")
+    finally:
+        taken.unlink()
+
+
+@pytest.mark.parametrize("name", ["a__b", "_a", "a_", "a b", "../a"])
+def test_plans_names_that_nnunet_cannot_use(search, name):
+    assert "does not work in nnU-Net" in search(f"--plans={name}")
+
+
+def test_a_fold_that_does_not_exist(search, copied_super_net):
+    other = copied_super_net.parent.parent / "fold_7"
+    other.mkdir()
+    shutil.copy(copied_super_net, other)
+    assert "fold 7 does not exist" in search(fold="7")
+
+
+def test_a_full_disk_damages_nothing(demo_environment, capsys):
+    """The plans' temporary file leads to /dev/full, which answers every write as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    budget = demo_environment.summary["networks"][-1]["budget"]
+    plans = demo_environment.preprocessed / f"FullDisk_{budget}.json"
+    temporary = plans.with_name(f"{plans.name}.{os.getpid()}.tmp")
+    words = ["999", "3d_fullres", "0", "--memory", budget, "-p", PLANS, "--device", "cpu", "--plans", "FullDisk"]
+    words += ["--candidates", "2", "--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
+    temporary.symlink_to("/dev/full")
+    assert main(words) == 1
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert not plans.exists() and not temporary.is_symlink()
+    assert main(words) == 0  # with room again, the same command goes on
+    assert json.loads(plans.read_text())["plans_name"] == plans.stem
+
+
+def test_usage_errors_exit_with_2(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["4", "3d_fullres", "0"])
+    assert exit_.value.code == 2
+    with pytest.raises(SystemExit) as exit_:
+        main(["4", "3d_fullres", "0", "--memory", "5GB", "--finalists", "0"])
+    assert exit_.value.code == 2
