@@ -9,6 +9,7 @@ scalars; and no norm follows the encoder's last convolution, which would remove 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from math import prod, sqrt
 
@@ -61,7 +62,7 @@ class HyperNet(nn.Module):
     def __init__(self, space: SearchSpace, image_features: int) -> None:
         super().__init__()
         widths = [space.n_architecture_entries + image_features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.rows = nn.ModuleDict(
             {
                 _block(layer, column, operation): nn.Linear(HIDDEN_WIDTH, space.channels[edge.target])
@@ -98,7 +99,6 @@ class MetaAssistantNetwork(nn.Module):
         input_channels: image channels.
         patch_size: the spatial size that the encoder's strides are made for.
     """
-
 
     def __init__(self, space: SearchSpace, input_channels: int, patch_size: Sequence[int]) -> None:
         super().__init__()
@@ -147,7 +147,9 @@ def _block(layer: int, column: int, operation: Operation) -> str:
     return f"layer{layer}_edge{column}_{operation.name.lower()}"
 
 
-def scalar_spread(man: MetaAssistantNetwork, images: Tensor, architectures: Sequence[Architecture]) -> tuple[float, float]:
+def scalar_spread(
+    man: MetaAssistantNetwork, images: Tensor, architectures: Sequence[Architecture]
+) -> tuple[float, float]:
     """Return how much MAN's scalars, in (0, 2), depend on the image and on the architecture.
 
     Each is the median over the largest sub-net's scalars of their standard deviation: over the images (shape

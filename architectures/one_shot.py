@@ -14,8 +14,8 @@ from nnunet_hypersegnas.space import Architecture, SearchSpace, u_net
 class OneShotNetwork(nn.Module):
     """Super-net and MAN with the path that the next forward pass takes.
 
-    The path is plain state of this wrapper and of nothing below it. Freshly built, the wrapper runs a U-Net without MAN:
-    that is what nnU-Net's own validation and prediction use.
+    The path is plain state of this wrapper and of nothing below it. Freshly built, the wrapper runs a U-Net without
+    MAN: that is what nnU-Net's own validation and prediction use.
     """
 
     def __init__(

@@ -90,7 +90,7 @@ class ConvolutionEdge(nn.Module):
 
 
 class ProjectionSkip(nn.Module):
-    """A skip connection that changes the scale: average pooling down or interpolation up, with 1x1 convolution and norm.
+    """A skip connection that changes the scale: pooling down or interpolation up, with 1x1 convolution and norm.
 
     Average pooling as in nnU-Net's residual encoder (a strided 1x1 convolution would drop 7 of 8 voxels); going up,
     convolution and norm work at the low resolution, since a 1x1 convolution commutes with linear interpolation.

@@ -17,7 +17,7 @@ class SuperNet(TopologyNetwork):
             input_channels,
             num_classes,
             stems=range(space.n_scales),
-            operations=[(l, e, o) for l in range(space.layers) for e in space.edges for o in Operation],
+            operations=[(i, edge, o) for i in range(space.layers) for edge in space.edges for o in Operation],
             coarsest_output=space.n_scales - 1,
         )
 

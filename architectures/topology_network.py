@@ -110,7 +110,7 @@ class TopologyNetwork(nn.Module):
             image: shape (B, input channels, spatial axes of the patch).
             architecture: which edges run; nothing else does.
             modulation: MAN's scalars for the active edges, or None for the plain network.
-            all_heads: also return the deep-supervision heads, one for each scale down to the coarsest one of the output.
+            all_heads: also return the deep-supervision heads, one for each scale down to the output's coarsest.
 
         Raises:
             InputSizeError: the image's size is not divisible by the network's strides.

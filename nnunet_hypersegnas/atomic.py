@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there takes its place on success and is removed on error."""
+    """Yield a temporary path beside `path`; it takes `path`'s place on success and is removed on error."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

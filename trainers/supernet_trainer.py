@@ -72,6 +72,7 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
         self.weight_decay = self.settings.weight_decay
         self.save_every = self.settings.save_every
         self.iteration = 0  # global, of the step under way
+        self._validation_limited = False  # whether the number of validation patches is settled
         self._prepare_logs()
 
     # -- what is trained ---------------------------------------------------------------------------------------------
@@ -175,7 +176,8 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
         self._log_spread()
         share = (time() - started) / max(time() - self._epoch_started(), 1e-9)
         self.print_to_log_file(
-            f"Reference sub-nets scored on {len(self.dataloader_val.patches)} patches in {share:.1%} of the epoch's time"
+            f"Reference sub-nets scored on {len(self.dataloader_val.patches)} patches in {share:.1%} of the epoch's "
+            "time"
         )
         as_it_stands = [s for s in scores if s["lambda"] == self.annealing_lambda]
         collated = collate_outputs([{k: s[k] for k in ("loss", "tp_hard", "fp_hard", "fn_hard")} for s in as_it_stands])
@@ -209,7 +211,6 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
 
     def _prepare_logs(self) -> None:
         """Register our keys with nnU-Net's logger, which takes one value of each in every epoch."""
-        self._validation_limited = False
         keys = ["lambda", "spread_images", "spread_architectures"]
         keys += [f"dsc_{name}{suffix}" for name in self.references for suffix in ("", "_without_man")]
         logging = self.logger.local_logger.my_fantastic_logging
@@ -234,7 +235,8 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
                 self._log(f"dsc_{name}{suffix}", values[-1])
             line.append(f"{name} {values[0]:.4f} ({values[1]:.4f})")
         self.print_to_log_file(
-            f"Pseudo dice of sub-nets with MAN at lambda {self.annealing_lambda:.3f} (and without MAN): " + ", ".join(line)
+            f"Pseudo dice of sub-nets with MAN at lambda {self.annealing_lambda:.3f} (and without MAN): "
+            + ", ".join(line)
         )
 
     def _log_spread(self) -> None:

@@ -18,11 +18,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hsnas_demo",
         description="Convert, plan, preprocess, train a small super-net, search two memory budgets, train the networks "
-        "found, predict and score: with nnU-Net's and this package's real commands, on synthetic data (under 10 minutes "
-        "on two CPU cores) or on a task of the Medical Segmentation Decathlon. Started again, it goes on where it stood.",
+        "found, predict and score: with nnU-Net's and this package's real commands, on synthetic data (under 10 "
+        "minutes on two CPU cores) or on a task of the Medical Segmentation Decathlon. Started again, it goes on "
+        "where it stood.",
     )
     parser.add_argument("--folder", type=Path, default=Path("hsnas_demo"), help="where everything goes [%(default)s]")
-    parser.add_argument("--msd-folder", type=Path, metavar="PATH", help="use this task instead, for example Task09_Spleen")
+    parser.add_argument(
+        "--msd-folder", type=Path, metavar="PATH", help="use this task instead, for example Task09_Spleen"
+    )
     parser.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
     parser.add_argument("--seed", type=int, default=0, help="of data, super-net and search [%(default)s]")
     sizes = parser.add_argument_group("sizes, for real data")
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.demo.synthetic import write_synthetic_task
     from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 
-    given = {
+    given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in asdict(DemoSettings())
         if (value := getattr(args, name, None)) is not None

@@ -41,7 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--finetune-lr", type=float, default=0.01, metavar="LR", help="initial rate [%(default)s]")
     parser.add_argument(
-        "--tolerance", default="300MB", metavar="SIZE", help="candidates lie so far below a budget at most [%(default)s]"
+        "--tolerance",
+        default="300MB",
+        metavar="SIZE",
+        help="candidates lie so far below a budget at most [%(default)s]",
     )
     parser.add_argument("--around", action="store_true", help="let them lie as far above it too, as in the paper")
     parser.add_argument(

@@ -24,7 +24,9 @@ def parse_bytes(text: str) -> int:
     unit = _BY_LOWER_CASE.get(match[2].lower()) if match else None
     size = round(float(match[1]) * unit) if match and unit else 0
     if size <= 0:
-        raise SizeError(f"{text!r} is no memory size; write a positive number with a unit ({', '.join(UNITS)}), as in 5GB")
+        raise SizeError(
+            f"{text!r} is no memory size; write a positive number with a unit ({', '.join(UNITS)}), as in 5GB"
+        )
     return size
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
-from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
+from nnunet_hypersegnas.space import OFF, Architecture, Edge, Operation, SearchSpace
 
 BYTES_PER_PARAMETER = 4 * 3  # fp32 weight, gradient and SGD momentum
 STATISTICS_PER_NORM_CHANNEL = 3  # for each sample the mean, the inverse deviation and a copy of the affine's weight
@@ -27,7 +27,8 @@ class TrainingSetup:
         batch_size: patches a step.
         input_channels: image channels.
         num_classes: channels of a segmentation head.
-        bytes_per_activation: 4 in fp32, 2 under autocast.
+        bytes_per_activation: 4 in fp32, 2 under autocast. On CUDA autocast interpolates in fp32, so that maps behind an
+            upsampling are wider than predicted.
         deep_supervision: every head is trained, as nnU-Net does.
     """
 
@@ -49,8 +50,9 @@ class TrainingMemoryModel:
         self._voxels = [self._voxels_at(stride) for stride in space.cumulative_strides]
         self._feature_map = [c * n for c, n in zip(space.channels, self._voxels, strict=True)]
         self._head_channels = max(space.channels[0] // 2, setup.num_classes)  # where the stem has a stride
-        self._saved = {(c, o): self._saved_by_edge(e, o) for c, e in enumerate(space.edges) for o in Operation}
-        self._weights = {(c, o): self._parameters_of_edge(e, o) for c, e in enumerate(space.edges) for o in Operation}
+        # By column and then by code, so that an architecture's own codes are the indices.
+        self._saved = [(0, *(self._saved_by_edge(edge, o) for o in Operation)) for edge in space.edges]
+        self._weights = [(0, *(self._parameters_of_edge(edge, o) for o in Operation)) for edge in space.edges]
 
     def predict_bytes(self, architecture: Architecture) -> int:
         """Return the predicted training memory in bytes."""
@@ -65,7 +67,9 @@ class TrainingMemoryModel:
         """Return the number of parameters of the searched network."""
         space, setup = self.space, self.setup
         channels, coarsest = space.channels, max(architecture.outputs)
-        total = sum(self._weights[column, operation] for _, column, _, operation in architecture.active())
+        total = sum(
+            of_edge[code] for row in architecture.codes for of_edge, code in zip(self._weights, row, strict=True)
+        )
         for scale in architecture.stems:
             total += setup.input_channels * channels[scale] * prod(space.kernel_sizes[scale]) + 2 * channels[scale]
         for scale in range(1, coarsest + 1):  # merges: 1x1 convolution and norm
@@ -78,29 +82,29 @@ class TrainingMemoryModel:
         return total + sum((c + 1) * setup.num_classes for c in heads)
 
     def saved_elements(self, architecture: Architecture) -> int:
-        """Return the number of elements of all activations that autograd keeps for the backward pass, image excepted."""
+        """Return the number of elements of all activations kept for the backward pass, the image excepted."""
         total = 0
         maps = _FeatureMaps(self._feature_map)
-        nodes = {}
+        nodes: dict[int, int] = {}
+        edges = tuple(zip(self.space.edges, self._saved, strict=True))
         for scale in architecture.stems:
             total += self._saved_by_stem(scale)
             nodes[scale] = maps.new(scale)
         for row in architecture.codes:
             arriving: dict[int, list[int | None]] = {}
             activated = set()
-            for column, (code, edge) in enumerate(zip(row, self.space.edges, strict=True)):
-                if not code:
+            for code, ((source, target), saved) in zip(row, edges, strict=True):
+                if code == OFF:
                     continue
-                operation = Operation(code)
-                identity = operation is Operation.SKIP and edge.source == edge.target
-                arriving.setdefault(edge.target, []).append(nodes[edge.source] if identity else None)
+                identity = code == Operation.SKIP and source == target
+                arriving.setdefault(target, []).append(nodes[source] if identity else None)
                 if identity:
                     continue  # hands the tensor on
-                total += self._saved[column, operation]
-                maps.save(nodes[edge.source])  # by the activation, the pooling or the 1x1 convolution
-                if operation is Operation.CONV and edge.source not in activated:
-                    activated.add(edge.source)
-                    total += self._feature_map[edge.source]  # the activated map, every convolution's input
+                total += saved[code]
+                maps.save(nodes[source])  # by the activation, the pooling or the 1x1 convolution
+                if code == Operation.CONV and source not in activated:
+                    activated.add(source)
+                    total += self._feature_map[source]  # the activated map, every convolution's input
             # A node that only an identity reaches is the same tensor as before; any other is a new one.
             nodes = {t: ids[0] if len(ids) == 1 and ids[0] is not None else maps.new(t) for t, ids in arriving.items()}
         return total + self._saved_by_output(nodes, maps) + maps.saved_elements

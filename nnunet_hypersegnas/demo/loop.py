@@ -145,7 +145,16 @@ def run_demo(
     commands.run(
         "search",
         *("hsnas_search", number, CONFIGURATION, str(FOLD), "--memory", *budgets, "--plans", SEARCHED_PLANS),
-        *("--tolerance", _tolerance(budgets), "-p", SUPERNET_PLANS, "--candidates", str(settings.candidates), "--finalists", str(settings.finalists)),
+        *(
+            "--tolerance",
+            _tolerance(budgets),
+            "-p",
+            SUPERNET_PLANS,
+            "--candidates",
+            str(settings.candidates),
+            "--finalists",
+            str(settings.finalists),
+        ),
         *("--finetune-iterations", str(settings.finetune_iterations), "--seed", str(settings.seed)),
         *("--validation-cases", str(settings.validation_cases), *device),
     )
@@ -172,9 +181,7 @@ def run_demo(
         test = None
         if test_labels is not None:
             labels = [str(v) for v in json.loads((raw / "dataset.json").read_text())["labels"].values() if v != 0]
-            commands.run(
-                f"score {plans_name}", "nnUNetv2_evaluate_simple", test_labels, predictions, "-l", *labels
-            )
+            commands.run(f"score {plans_name}", "nnUNetv2_evaluate_simple", test_labels, predictions, "-l", *labels)
             test = _dsc_of(predictions / "summary.json")
         networks.append(
             {
@@ -214,7 +221,9 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     if marker.exists():
         if (before := json.loads(marker.read_text())) != json.loads(json.dumps(identity)):
             changed = sorted(k for k in {*before, *identity} if before.get(k) != identity.get(k))
-            raise DemoError(f"{folder} holds a demo with other {', '.join(changed)}; choose another --folder or delete it")
+            raise DemoError(
+                f"{folder} holds a demo with other {', '.join(changed)}; choose another --folder or delete it"
+            )
         return
     if folder.exists() and any(folder.iterdir()):
         raise DemoError(f"{folder} is not empty and holds no demo; choose another --folder")

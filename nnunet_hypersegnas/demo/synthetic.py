@@ -1,7 +1,7 @@
 """A small synthetic segmentation task in the folder format of the Medical Segmentation Decathlon.
 
-Label 1 is an organ, a smooth deformed ellipsoid; label 2 one or two lesions inside it. Both stand out only modestly from
-textured, noisy tissue with a bias field, and look-alikes of both lie outside the organ, so that no threshold solves it.
+Label 1 is an organ, a smooth deformed ellipsoid; label 2 one or two lesions inside it. Tissue is textured and noisy
+with a bias field, and look-alikes of both labels lie outside the organ, so that no threshold solves the task.
 """
 
 from __future__ import annotations

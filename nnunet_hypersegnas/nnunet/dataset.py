@@ -74,7 +74,9 @@ class PreprocessedDataset:
                 f"{found.configuration.previous_stage_name} or 3d_fullres"
             )
         if not found.data_folder.is_dir() or not any(found.data_folder.iterdir()):
-            raise DatasetError(f"configuration {configuration} is not preprocessed: no {found.data_folder}; {preprocess}")
+            raise DatasetError(
+                f"configuration {configuration} is not preprocessed: no {found.data_folder}; {preprocess}"
+            )
         found.check_labels()
         return found
 
@@ -142,8 +144,8 @@ class PreprocessedDataset:
                 raise ValueError("there is no foreground label")
         except Exception as error:  # nnU-Net's label manager asserts and raises what comes
             raise DatasetError(
-                f"{self.folder / 'dataset.json'} has a label set that nnU-Net does not know ({error}): {labels}; needed "
-                "is a background 0 and one or more foreground labels or regions"
+                f"{self.folder / 'dataset.json'} has a label set that nnU-Net does not know ({error}): {labels}; "
+                "needed is a background 0 and one or more foreground labels or regions"
             ) from error
 
 

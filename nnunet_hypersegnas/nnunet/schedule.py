@@ -55,8 +55,8 @@ class Schedule:
     def lr_factor(self, iteration: int) -> float:
         """Return the learning rate relative to its initial value.
 
-        nnU-Net's polynomial decay over the main phase; then it restarts and decays to a tenth, since a rate that ends at
-        zero would leave the weights as they were just when MAN's last influence goes.
+        nnU-Net's polynomial decay over the main phase; then it restarts and decays to a tenth, since a rate that ends
+        at zero would leave the weights as they were just when MAN's last influence goes.
         """
         if iteration < self.main:
             return (1 - iteration / self.main) ** POLY_EXPONENT

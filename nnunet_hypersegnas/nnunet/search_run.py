@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,7 @@ def training_setup(dataset: PreprocessedDataset, device_type: str) -> TrainingSe
     )
 
 
-def describe(found: Sequence[FoundNetwork]) -> list[Mapping[str, str]]:
+def describe(found: Sequence[FoundNetwork]) -> list[dict[str, str]]:
     """Return one row for each network found, as text."""
     rows = []
     for network in found:

@@ -15,8 +15,8 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
     """Load a trained super-net, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, no super-net's, not annealed to the end, or made for another search space or
-            other labels.
+        CheckpointError: the file is missing, no super-net's, not annealed to the end, or made for another search space
+            or other labels.
     """
     if not path.exists():
         raise CheckpointError(
@@ -39,8 +39,8 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
     trained_labels = checkpoint["init_args"]["dataset_json"]["labels"]
     if trained_labels != dataset.dataset_json["labels"]:
         raise CheckpointError(
-            f"{path} was trained for the labels {trained_labels}, the data set now has {dataset.dataset_json['labels']}; "
-            "restore dataset.json or train a super-net anew"
+            f"{path} was trained for the labels {trained_labels}, the data set now has "
+            f"{dataset.dataset_json['labels']}; restore dataset.json or train a super-net anew"
         )
     network = OneShotNetwork(
         record.space,

@@ -21,7 +21,9 @@ class ValidationCrop:
     labels: np.ndarray
 
 
-def load_validation_crops(dataset: PreprocessedDataset, fold: int, max_cases: int | None = None) -> list[ValidationCrop]:
+def load_validation_crops(
+    dataset: PreprocessedDataset, fold: int, max_cases: int | None = None
+) -> list[ValidationCrop]:
     """Load the crops of a fold's validation cases; cases without foreground are left out.
 
     Args:

@@ -1,4 +1,4 @@
-"""A picture of one architecture: layers from left to right, scales from top (finest) to bottom, as the paper draws it."""
+"""A picture of one architecture as the paper draws it: layers from left to right, the finest scale on top."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ArrowSpec:
 
 @dataclass(frozen=True)
 class ArchitectureDrawing:
-    """What is drawn: feature maps at (column, scale) with column 0 the stems, the arrows, and a label for each scale."""
+    """What is drawn: feature maps at (column, scale), column 0 the stems; arrows; and a label for each scale."""
 
     nodes: frozenset[tuple[int, int]]
     arrows: tuple[ArrowSpec, ...]

@@ -153,7 +153,5 @@ def _prune(codes: Codes, edges: Sequence[Edge]) -> Codes:
         rows[layer] = [code if column in feasible else OFF for column, code in enumerate(rows[layer])]
     for layer in range(len(rows) - 2, -1, -1):  # backwards: nothing leaves their target
         used = {edge.source for code, edge in zip(rows[layer + 1], edges, strict=True) if code != OFF}
-        rows[layer] = [
-            code if edge.target in used else OFF for code, edge in zip(rows[layer], edges, strict=True)
-        ]
+        rows[layer] = [code if edge.target in used else OFF for code, edge in zip(rows[layer], edges, strict=True)]
     return tuple(tuple(row) for row in rows)

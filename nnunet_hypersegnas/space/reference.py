@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from nnunet_hypersegnas.space.architecture import OFF, Architecture, Operation
 from nnunet_hypersegnas.space.sampling import sample
 from nnunet_hypersegnas.space.search_space import Edge, SearchSpace
@@ -27,7 +29,7 @@ def u_net(space: SearchSpace) -> Architecture:
     depth = min(space.n_scales - 1, space.layers // 2)
     path = _u_path(space.layers, depth)
     rows = [[OFF] * len(space.edges) for _ in range(space.layers)]
-    for layer, edge in enumerate(zip(path, path[1:], strict=False)):
+    for layer, edge in enumerate(itertools.pairwise(path)):
         rows[layer][space.edges.index(Edge(*edge))] = int(Operation.CONV)
     for scale in range(depth):
         left = max(i for i in range(len(path) // 2 + 1) if path[i] == scale)  # where the encoder leaves this scale
@@ -48,7 +50,7 @@ def _u_path(layers: int, depth: int) -> list[int]:
 
 
 def reference_architectures(space: SearchSpace, seed: int) -> dict[str, Architecture]:
-    """Return the sub-nets that are scored while a super-net trains: largest, smallest, a U-Net and three random ones."""
+    """Return the sub-nets that are scored in training: the largest, the smallest, a U-Net and three random ones."""
     randoms = {
         f"random{i}": sample(space, rng_for(seed, "reference architecture", i)) for i in range(N_RANDOM_REFERENCES)
     }

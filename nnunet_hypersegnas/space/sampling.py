@@ -30,7 +30,7 @@ def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
 
 
 def sample_all_edges(space: SearchSpace, rng: np.random.Generator) -> Architecture:
-    """Draw an architecture with every edge active and uniform operations, for a super-net's warm-up (not in the paper)."""
+    """Draw an architecture with every edge active and uniform operations, for a warm-up (not in the paper)."""
     return Architecture(
         tuple(
             tuple(int(_OPERATIONS[i]) for i in rng.integers(len(_OPERATIONS), size=len(space.edges)))

@@ -66,7 +66,7 @@ def test_scalars_have_the_form_that_edges_need():
     for layer, column, edge, _ in architecture.active():
         scale = modulation[layer, column]
         assert scale.shape == (3, FULL_RESOLUTION.channels[edge.target])
-        assert 0 < scale.min() and scale.max() < 2
+        assert scale.min() > 0 and scale.max() < 2
 
 
 @pytest.mark.parametrize(("space", "patch"), SPACES, ids=IDS)

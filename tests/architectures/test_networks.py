@@ -90,7 +90,7 @@ def test_every_edge_of_an_architecture_matters(case):
 
 
 def test_deep_supervision_heads_are_those_nnunet_computes_from_the_strides(case):
-    space, super_net, image = case
+    space, _super_net, image = case
     for coarsest in range(space.n_scales):
         candidates = (sample(space, rng_for(3, "test", i)) for i in range(2000))
         architecture = next(a for a in candidates if max(a.outputs) == coarsest)
@@ -110,7 +110,7 @@ def test_json_is_all_that_nnunet_needs(case):
     assert pydoc.locate(path) is SearchedNet
     kwargs = json.loads(json.dumps(searched_net_kwargs(space, architecture)))
     network = get_network_from_plans(path, kwargs, [], CHANNELS, CLASSES, deep_supervision=True)
-    assert [out.shape[1] for out in network(image)][0] == CLASSES
+    assert next(out.shape[1] for out in network(image)) == CLASSES
     plain = get_network_from_plans(path, kwargs, [], CHANNELS, CLASSES)  # as when nnU-Net estimates memory
     assert plain(image).shape == (2, CLASSES, *image.shape[2:])
 

@@ -14,7 +14,9 @@ def _model(space, patch):
 
 
 def _architectures(space, count):
-    return [sample(space, rng_for(0, "test", i)) for i in range(count)] + list(reference_architectures(space, 0).values())
+    return [sample(space, rng_for(0, "test", i)) for i in range(count)] + list(
+        reference_architectures(space, 0).values()
+    )
 
 
 def _network(space, architecture):
@@ -78,4 +80,6 @@ def test_autocast_halves_activations_and_leaves_the_weights():
 
     architecture = largest(FULL_RESOLUTION)
     fixed = 12 * predict(4).parameters(architecture)
-    assert 0.5 < (predict(2).predict_bytes(architecture) - fixed) / (predict(4).predict_bytes(architecture) - fixed) < 0.6
+    assert (
+        0.5 < (predict(2).predict_bytes(architecture) - fixed) / (predict(4).predict_bytes(architecture) - fixed) < 0.6
+    )

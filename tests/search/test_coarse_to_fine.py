@@ -9,7 +9,9 @@ from nnunet_hypersegnas.space import rng_for, sample
 from tests.spaces import TINY
 
 ARCHITECTURES = list({sample(TINY, rng_for(0, "t", i)) for i in range(40)})[:12]
-CANDIDATES = [Candidate(architecture=a, predicted_memory_bytes=100 - i, parameters=1) for i, a in enumerate(ARCHITECTURES)]
+CANDIDATES = [
+    Candidate(architecture=a, predicted_memory_bytes=100 - i, parameters=1) for i, a in enumerate(ARCHITECTURES)
+]
 
 
 def _score(value):

@@ -160,7 +160,7 @@ def test_faults_of_the_block_are_named_on_start(make_trainer):
 def test_a_checkpoint_of_another_space_or_other_settings_is_explained(make_trainer):
     trainer = make_trainer({**BLOCK, "epochs": 1, "annealing_epochs": 0.5})
     trainer.run_training()
-    with pytest.raises(CheckpointError, match="trained with search space .* restore the plans"):
+    with pytest.raises(CheckpointError, match=r"trained with search space .* restore the plans"):
         make_trainer({**BLOCK, "channels": [4, 8]}, resume=True)
     with pytest.raises(CheckpointError, match=r"other settings \(.*seed 0 -> 3"):
         make_trainer({**BLOCK, "seed": 3}, resume=True)
