@@ -174,11 +174,7 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
                 scores.append({"name": name, "lambda": annealing, **self._score(patch, name, annealing)})
         self._log_references(scores)
         self._log_spread()
-        share = (time() - started) / max(time() - self._epoch_started(), 1e-9)
-        self.print_to_log_file(
-            f"Reference sub-nets scored on {len(self.dataloader_val.patches)} patches in {share:.1%} of the epoch's "
-            "time"
-        )
+        self._keep_to_a_tenth(started)
         as_it_stands = [s for s in scores if s["lambda"] == self.annealing_lambda]
         collated = collate_outputs([{k: s[k] for k in ("loss", "tp_hard", "fp_hard", "fn_hard")} for s in as_it_stands])
         return {"loss": np.mean(collated["loss"])} | {k: collated[k].sum(0) for k in ("tp_hard", "fp_hard", "fn_hard")}
@@ -187,14 +183,21 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
         self.network.take(self.references[name], annealing)
         return super().validation_step(copy_of(patch))
 
+    def _keep_to_a_tenth(self, started: float) -> None:
+        """Go on with fewer patches where scoring took more than a tenth of the epoch's time."""
+        patches = self.dataloader_val.patches
+        share = (time() - started) / (time() - self._epoch_started())
+        self.print_to_log_file(f"Reference sub-nets scored on {len(patches)} patches in {share:.1%} of the epoch's time")
+        if share > VALIDATION_SHARE:
+            self.dataloader_val.keep(max(1, int(len(patches) * VALIDATION_SHARE / share)))
+
     def _limit_patches(self, started: float) -> None:
-        """In a run's first validation, keep as many patches as score within the tenth of an epoch's time."""
+        """In a run's first validation, take no more patches than a tenth of the epoch's time allows."""
         if self._validation_limited:
             return
-        patch = self.dataloader_val.patches[0]
         for name in self.references:
-            self._score(patch, name, 0.0)
-            self._score(patch, name, 1.0)
+            self._score(self.dataloader_val.patches[0], name, 0.0)
+            self._score(self.dataloader_val.patches[0], name, 1.0)
         affordable = int(VALIDATION_SHARE * (started - self._epoch_started()) / (time() - started))
         self.dataloader_val.keep(max(1, affordable))
         self._validation_limited = True
