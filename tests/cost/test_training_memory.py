@@ -74,8 +74,8 @@ def test_all_that_a_training_step_keeps_is_counted(space, patch):
         targets = [torch.randint(0, 3, (2, 1, *out.shape[2:]), dtype=torch.int16) for out in outputs]
         weighted = DeepSupervisionWrapper(loss, [0.5**i for i in range(len(outputs) - 1)] + [0])
         parameters = list(network.parameters())
-        saved = _saved_bytes(lambda: weighted(network(image), targets), *parameters)  # noqa: B023 (called at once)
-        held = sum(out.nbytes + target.nbytes for out, target in zip(outputs[:-1], targets, strict=False))
+        saved = _saved_bytes(lambda: weighted(network(image), targets), *parameters, image)  # noqa: B023 (called at once)
+        held = image.nbytes + sum(o.nbytes + t.nbytes for o, t in zip(outputs[:-1], targets, strict=False))
         training_state = 12 * sum(p.numel() for p in parameters)  # weight, gradient and momentum
         assert model.predict_bytes(architecture) == pytest.approx(training_state + saved + held, rel=1e-3)
 
@@ -90,7 +90,7 @@ def test_under_autocast_convolutions_keep_narrow_copies():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             saved = _saved_bytes(lambda: network(image), *network.parameters(), image)  # noqa: B023 (called at once)
         parameters, voxels = narrow.parameters(architecture), 2 * prod(patch)
-        heads = [s for s in (1, *(prod(s) for s in space.cumulative_strides))][: max(architecture.outputs) + 1]
+        heads = [1, *(prod(s) for s in space.cumulative_strides)][: max(architecture.outputs) + 1]
         loss = sum(((2 + 3 * 4) * 3 + 2 + 8) * voxels // stride for stride in heads)
         predicted = narrow.predict_bytes(architecture) - 12 * parameters - 4 * 2 * voxels - loss
         assert predicted == pytest.approx(saved, rel=0.02)
