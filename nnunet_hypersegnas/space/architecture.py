@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from operator import index
 from typing import Any
 
 from nnunet_hypersegnas.errors import HyperSegNASError
@@ -115,7 +116,7 @@ class Architecture:
             got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
             raise ArchitectureError(f"not an architecture: got {got}, needed are the keys 'codes' and, optional, 'id'")
         try:
-            architecture = cls(tuple(tuple(row) for row in value["codes"]))
+            architecture = cls(tuple(tuple(index(code) for code in row) for row in value["codes"]))
         except (TypeError, ValueError) as error:
             raise ArchitectureError(f"not an architecture: {error}") from error
         if value.get("id", architecture.id) != architecture.id:

@@ -19,7 +19,12 @@ def largest(space: SearchSpace) -> Architecture:
 
 def smallest(space: SearchSpace) -> Architecture:
     """Identity all the way at the coarsest scale: stem and output alone do the work."""
-    column = space.edges.index(Edge(space.n_scales - 1, space.n_scales - 1))
+    return identity_chain(space, space.n_scales - 1)
+
+
+def identity_chain(space: SearchSpace, scale: int) -> Architecture:
+    """Identity all the way at one scale; no architecture that ends at this scale costs less."""
+    column = space.edges.index(Edge(scale, scale))
     row = tuple(int(Operation.SKIP) if i == column else OFF for i in range(len(space.edges)))
     return Architecture((row,) * space.layers)
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from operator import index
 from typing import Any, NamedTuple
 
 from nnunet_hypersegnas.errors import HyperSegNASError
@@ -140,8 +141,8 @@ class SearchSpace:
             raise SearchSpaceError(f"not a search space: got {got}, exactly the keys {sorted(known)} are needed")
         try:
             return cls(
-                layers=int(value["layers"]),
-                channels=tuple(int(c) for c in value["channels"]),
+                layers=index(value["layers"]),
+                channels=tuple(index(c) for c in value["channels"]),
                 strides=_int_tuples(value["strides"]),
                 kernel_sizes=_int_tuples(value["kernel_sizes"]),
             )
@@ -210,4 +211,4 @@ class SearchSpace:
 
 
 def _int_tuples(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(int(v) for v in row) for row in rows)
+    return tuple(tuple(index(v) for v in row) for row in rows)

@@ -1,5 +1,6 @@
 import json
 import pydoc
+import re
 
 import numpy as np
 import pytest
@@ -53,6 +54,7 @@ def test_a_searched_network_with_inherited_weights_equals_the_super_net(case):
         inherit_weights(super_net, searched)
         expected = super_net(image, architecture, all_heads=True)
         got = searched(image)
+        assert len(got) == max(2, len(expected))  # nnU-Net needs two outputs, see `deep_supervision_strides`
         for a, b in zip(expected, got, strict=False):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
         assert got[0].shape == (2, CLASSES, *image.shape[2:])
@@ -63,14 +65,21 @@ def test_a_searched_network_with_inherited_weights_equals_the_super_net(case):
 def test_only_active_edges_run(case):
     space, super_net, image = case
     calls = []
-    for layer in super_net.layers:
-        for module in layer.values():
-            module.register_forward_hook(lambda *_: calls.append(1))
+    for name, module in super_net.named_modules():
+        if re.fullmatch(r"stems\.\d+|layers\.\d+\.\w+|output\.merges\.\d+", name):
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
     for i in range(5):
         architecture = sample(space, rng_for(1, "test", i))
         calls.clear()
         super_net(image, architecture)
-        assert len(calls) == architecture.n_edges
+        edges = [
+            f"layers.{layer}.{edge.source}to{edge.target}_{operation.name.lower()}"
+            for layer, _, edge, operation in architecture.active()
+        ]
+        stems = [f"stems.{scale}" for scale in architecture.stems]
+        merges = [f"output.merges.{scale}" for scale in range(1, max(architecture.outputs) + 1)]
+        assert len(edges) == architecture.n_edges
+        assert sorted(calls) == sorted(edges + stems + merges)
 
 
 def test_every_edge_of_an_architecture_matters(case):
@@ -110,7 +119,8 @@ def test_json_is_all_that_nnunet_needs(case):
     assert pydoc.locate(path) is SearchedNet
     kwargs = json.loads(json.dumps(searched_net_kwargs(space, architecture)))
     network = get_network_from_plans(path, kwargs, [], CHANNELS, CLASSES, deep_supervision=True)
-    assert next(out.shape[1] for out in network(image)) == CLASSES
+    strides = deep_supervision_strides(space, architecture)
+    assert [out.shape[1] for out in network(image)] == [CLASSES] * (len(strides) - 1)
     plain = get_network_from_plans(path, kwargs, [], CHANNELS, CLASSES)  # as when nnU-Net estimates memory
     assert plain(image).shape == (2, CLASSES, *image.shape[2:])
 
@@ -150,8 +160,9 @@ def test_autocast_is_finite(case, dtype):
     space, _, image = case
     torch.manual_seed(0)
     network = OneShotNetwork(space, CHANNELS, CLASSES, image.shape[2:], deep_supervision=True)
-    for architecture in reference_architectures(space, 0).values():
-        network.take(architecture, 0.0)
+    references = reference_architectures(space, 0)
+    for name in ("largest", "unet", "random0"):
+        network.take(references[name], 0.0)
         network.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=dtype):
             logits = network(image)

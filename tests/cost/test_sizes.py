@@ -6,7 +6,14 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("5GB", 5 * 10**9), ("300 MB", 3 * 10**8), ("4.5GiB", int(4.5 * 2**30)), ("1mib", 2**20), (" 2000KB ", 2 * 10**6)],
+    [
+        ("5GB", 5 * 10**9),
+        ("300 MB", 3 * 10**8),
+        (" 2000KB ", 2 * 10**6),
+        ("4.5GiB", int(4.5 * 2**30)),
+        ("1mib", 2**20),
+        ("3 KiB", 3 * 2**10),
+    ],
 )
 def test_sizes_are_read_with_decimal_and_binary_units(text, size):
     assert parse_bytes(text) == size

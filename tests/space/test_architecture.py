@@ -1,6 +1,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from nnunet_hypersegnas.space import (
@@ -50,6 +51,23 @@ def test_exhaustive_round_trip_over_a_tiny_space():
     assert len(set(by_id.values())) == len(by_id)  # equal ids if and only if equal architectures
 
 
+def test_pruning_is_exact_on_a_larger_space():
+    edges = SearchSpace.from_stages([[1, 1]] * 3, [[3, 3]] * 3, layers=4).edges
+    rng = np.random.default_rng(0)
+    n_pruned = 0
+    for _ in range(40):
+        codes = (rng.integers(1, 3, (4, len(edges))) * (rng.random((4, len(edges))) < 0.4)).tolist()
+        expected = _edges_on_paths(codes, edges)
+        if expected:
+            active = {(layer, column): int(op) for layer, column, _, op in Architecture(codes).active()}
+            assert active == {(layer, column): codes[layer][column] for layer, column in expected}
+            n_pruned += len(expected) < sum(bool(c) for row in codes for c in row)
+        else:
+            with pytest.raises(ArchitectureError, match="no path"):
+                Architecture(codes)
+    assert n_pruned > 10
+
+
 def test_ids_do_not_change_between_versions():
     assert largest(SearchSpace.paper()).id == "e050f30be2"
     assert smallest(SearchSpace.paper()).id == "14043b8880"
@@ -76,6 +94,15 @@ def test_json_edited_by_hand_is_refused():
     assert Architecture.from_json({"codes": value["codes"]}) == smallest(TINY)
     with pytest.raises(ArchitectureError, match="needed are the keys"):
         Architecture.from_json({"id": "x"})
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [None, [], {}, {"codes": 5}, {"codes": [5]}, {"codes": [["x"]]}, {"codes": []}, {"codes": [[1]], "more": 1}],
+)
+def test_json_of_something_else_is_refused(broken):
+    with pytest.raises(ArchitectureError, match=r"not an architecture|an architecture needs"):
+        Architecture.from_json(broken)
 
 
 def test_an_architecture_of_another_space_does_not_fit():
@@ -133,6 +160,20 @@ def test_u_net_goes_down_and_up_once_with_skips_across(space):
     assert architecture.outputs == (0,)
 
 
-def test_u_net_of_a_single_scale_is_a_chain_of_convolutions():
-    space = SearchSpace.from_stages([[1, 1, 1]], [[3, 3, 3]], layers=3)
-    assert u_net(space).codes == ((2,), (2,), (2,))
+@pytest.mark.parametrize(("layers", "n_scales"), [(12, 4), (6, 4), (4, 3), (2, 2)])
+def test_u_net_has_a_skip_at_each_scale(layers, n_scales):
+    architecture = u_net(SearchSpace.from_stages([[1, 1, 1]] * n_scales, [[3, 3, 3]] * n_scales, layers=layers))
+    skips = [edge.source for *_, edge, operation in architecture.active() if operation is Operation.SKIP]
+    assert set(skips) == set(range(n_scales - 1))
+    assert architecture.stems == (0,)
+
+
+def test_u_net_of_a_tiny_space_written_down():
+    assert u_net(TINY).codes == ((1, 0, 2, 0), (1, 2, 0, 0))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_u_net_of_a_single_scale_is_a_chain_of_convolutions(layers):
+    space = SearchSpace.from_stages([[1, 1, 1]], [[3, 3, 3]], layers=layers)
+    assert u_net(space).codes == largest(space).codes == ((2,),) * layers
+    assert smallest(space).codes == ((1,),) * layers

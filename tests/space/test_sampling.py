@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from tests.spaces import FULL_RESOLUTION, PLANE, STEM_STRIDE, TINY
 @pytest.mark.parametrize("space", [SearchSpace.paper(), FULL_RESOLUTION, STEM_STRIDE, PLANE, TINY])
 def test_every_sample_is_feasible_and_uses_all_layers(space):
     rng = np.random.default_rng(0)
-    for _ in range(500):
+    for _ in range(1000):
         architecture = sample(space, rng)
         architecture.check_fits(space)
         assert len(architecture.codes) == space.layers
@@ -36,6 +38,22 @@ def test_edges_and_operations_are_drawn_with_uniform_likelihood():
     codes = np.array([sample(space, rng).codes[0] for _ in range(4000)])  # one layer: nothing is pruned
     assert np.abs((codes > 0).mean(0) - 0.5).max() < 0.03
     assert np.abs((codes == Operation.CONV).sum(0) / (codes > 0).sum(0) - 0.5).max() < 0.05
+
+
+def test_every_layer_is_drawn_uniformly_from_what_is_feasible(monkeypatch):
+    monkeypatch.setattr("nnunet_hypersegnas.space.sampling.Architecture", lambda codes: codes)  # before pruning
+    rng = np.random.default_rng(0)
+    on, off, convolutions = 0, 0, 0
+    for _ in range(500):
+        codes = sample(FULL_RESOLUTION, rng)
+        for previous, row in itertools.pairwise(codes):
+            feasible = set(feasible_edges(FULL_RESOLUTION.edges, previous))
+            assert any(row) and {column for column, code in enumerate(row) if code} <= feasible
+            on += sum(bool(row[column]) for column in feasible)
+            off += sum(not row[column] for column in feasible)
+            convolutions += row.count(Operation.CONV)
+    assert 0.49 < on / (on + off) < 0.52  # a layer that stayed empty gets an edge, hence a little more than half
+    assert abs(convolutions / on - 0.5) < 0.02
 
 
 def test_warm_up_draws_every_edge():

@@ -48,6 +48,10 @@ def test_depth_width_and_scales_can_be_overridden():
     assert SearchSpace.from_stages(strides, kernels, n_scales=6).finest_is_full_resolution
     with pytest.raises(SearchSpaceError, match="7 scales are asked for, the plans have 6 stages"):
         SearchSpace.from_stages(strides, kernels, n_scales=7)
+    with pytest.raises(SearchSpaceError, match="channels, strides and kernel_sizes describe 2, 3 and 3 scales"):
+        SearchSpace.from_stages(strides, kernels, channels=(8, 16), n_scales=3)
+    with pytest.raises(SearchSpaceError, match="6 strides and 5 kernel sizes"):
+        SearchSpace.from_stages(strides, kernels[1:])
 
 
 def test_every_fault_is_named_at_once():
@@ -74,6 +78,12 @@ def test_digests_tell_spaces_apart():
 def test_json_of_something_else_is_refused(broken):
     with pytest.raises(SearchSpaceError, match="exactly the keys"):
         SearchSpace.from_json(broken)
+
+
+@pytest.mark.parametrize("change", [{"layers": None}, {"layers": "many"}, {"strides": 3}, {"channels": [None] * 4}])
+def test_json_values_of_the_wrong_form_are_refused(change):
+    with pytest.raises(SearchSpaceError, match="not a search space"):
+        SearchSpace.from_json({**SearchSpace.paper().to_json(), **change})
 
 
 def test_edges_are_ordered_pairs_of_neighbouring_scales():
