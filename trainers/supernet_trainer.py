@@ -187,7 +187,7 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
         """Go on with fewer patches where scoring took more than a tenth of the epoch's time."""
         patches = self.dataloader_val.patches
         share = (time() - started) / (time() - self._epoch_started())
-        self.print_to_log_file(f"Reference sub-nets scored on {len(patches)} patches in {share:.1%} of the epoch's time")
+        self.print_to_log_file(f"Reference sub-nets: {len(patches)} patches scored in {share:.1%} of the epoch's time")
         if share > VALIDATION_SHARE:
             self.dataloader_val.keep(max(1, int(len(patches) * VALIDATION_SHARE / share)))
 

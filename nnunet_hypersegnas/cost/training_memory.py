@@ -27,8 +27,7 @@ class TrainingSetup:
         batch_size: patches a step.
         input_channels: image channels.
         num_classes: channels of a segmentation head.
-        bytes_per_activation: 4 in fp32, 2 under autocast. On CUDA autocast interpolates in fp32, so that maps behind an
-            upsampling are wider than predicted.
+        bytes_per_activation: 4 in fp32, 2 under autocast.
         deep_supervision: every head is trained, as nnU-Net does.
     """
 
