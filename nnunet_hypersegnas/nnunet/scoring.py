@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 import numpy as np
 import torch
@@ -21,14 +23,15 @@ class CropScorer:
         self.dataset, self.crops = dataset, crops
         self.labels = dataset.label_manager
         self.names = dataset.label_names()
-        self.predictor = nnUNetPredictor(
-            tile_step_size=0.5,
-            use_gaussian=True,
-            use_mirroring=False,
-            perform_everything_on_device=device.type == "cuda",
-            device=device,
-            allow_tqdm=False,
-        )
+        with redirect_stdout(io.StringIO()):  # on CPU it prints a remark that is none
+            self.predictor = nnUNetPredictor(
+                tile_step_size=0.5,
+                use_gaussian=True,
+                use_mirroring=False,
+                perform_everything_on_device=device.type == "cuda",
+                device=device,
+                allow_tqdm=False,
+            )
 
     def score(self, network: nn.Module) -> Score:
         """Return the mean over the crops of each label's DSC; `network` gives one tensor of logits."""
