@@ -9,16 +9,13 @@ export nnUNet_def_n_proc ?= 2
 export nnUNet_n_proc_DA ?= 0
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint types wheel-check clean
+.PHONY: demo test lint types wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/hsnas_demo $(DEMO_ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
-
-test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m "slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check $(SOURCES)

@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune-iterations", type=_positive, default=5000, metavar="N", help="for each finalist [%(default)s]"
     )
-    parser.add_argument("--finetune-lr", type=float, default=0.01, metavar="LR", help="initial rate [%(default)s]")
+    parser.add_argument("--finetune-lr", type=_positive_rate, default=0.01, metavar="LR", help="initial rate [%(default)s]")
     parser.add_argument(
         "--tolerance",
         default="300MB",
@@ -59,6 +59,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _positive_rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 10:
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate")
     return value
 
 
