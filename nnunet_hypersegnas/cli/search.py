@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--finetune-iterations", type=_positive, default=5000, metavar="N", help="for each finalist [%(default)s]"
     )
-    parser.add_argument("--finetune-lr", type=_positive_rate, default=0.01, metavar="LR", help="initial rate [%(default)s]")
+    parser.add_argument("--finetune-lr", type=_positive_rate, default=0.01, metavar="LR", help="[%(default)s]")
     parser.add_argument(
         "--tolerance",
         default="300MB",
