@@ -55,11 +55,11 @@ class DemoSettings:
     channels: tuple[int, ...] = (8, 16, 32)
     patch_size: int = 32
     batch_size: int = 2
-    supernet_epochs: int = 5
+    supernet_epochs: int = 7
     iterations_per_epoch: int = 100
     candidates: int = 12
     finalists: int = 2
-    finetune_iterations: int = 50
+    finetune_iterations: int = 150
     budgets: tuple[str, ...] = ()
     validation_cases: int = 4
     final_trainer: str = "nnUNetTrainer_1epoch"

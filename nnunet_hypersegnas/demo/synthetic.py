@@ -17,7 +17,7 @@ from nnunet_hypersegnas.space import rng_for
 
 LABELS = {"0": "background", "1": "organ", "2": "lesion"}
 SPACING_MM = (1.0, 1.0, 1.2)  # x, y, z as SimpleITK has it
-TISSUE, ORGAN, LESION = 100.0, 130.0, 190.0
+TISSUE, ORGAN, LESION = 100.0, 135.0, 175.0
 TEXTURE, NOISE = 12.0, 14.0  # standard deviations
 
 
@@ -75,7 +75,7 @@ def synthetic_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     lesions = np.zeros(shape, bool)
     for _ in range(int(rng.integers(1, 3))):
         offset = rng.uniform(-0.5, 0.5, 3) * radii
-        lesions |= _ellipsoid(grid + 1.5 * warp, center + offset, rng.uniform(4.0, 7.0, 3))
+        lesions |= _ellipsoid(grid + 1.5 * warp, center + offset, rng.uniform(6.0, 9.0, 3))
     lesions &= organ
 
     image = np.full(shape, TISSUE, np.float32)
