@@ -43,9 +43,7 @@ def upsample(x: Tensor, stride: Sequence[int]) -> Tensor:
         return x
     mode = {2: "bilinear", 3: "trilinear"}[len(stride)]
     larger = F.interpolate(x, scale_factor=tuple(float(s) for s in stride), mode=mode, align_corners=False)
-    return larger.to(
-        x.dtype
-    )  # CUDA's autocast interpolates in fp32; the maps after it would stay fp32
+    return larger.to(x.dtype)  # CUDA's autocast interpolates in fp32; the maps after it would stay fp32
 
 
 class ScaledInstanceNorm(nn.Module):
