@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nnunet_hypersegnas.cost import format_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.space import Architecture, SearchSpace, identity_chain, rng_for, sample, sample_distinct
+from nnunet_hypersegnas.space import Architecture, SearchSpace, rng_for, sample, sample_distinct, skip_path
 
 DRAWS_PER_CANDIDATE = 50
 MIN_DRAWS = 20_000
@@ -69,7 +69,7 @@ def draw_candidates(
         max_draws=max(MIN_DRAWS, DRAWS_PER_CANDIDATE * count),
     )
     if not found:
-        least = min(memory_bytes(identity_chain(space, scale)) for scale in range(space.n_scales))
+        least = min(memory_bytes(skip_path(space, s, t)) for s in range(space.n_scales) for t in range(s + 1))
         nearest = min(seen, key=lambda b: max(window.low_bytes - b, b - window.high_bytes))
         raise BudgetError(
             f"none of {draws} sampled architectures has a training memory of {window}; the smallest possible needs "

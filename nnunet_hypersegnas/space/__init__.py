@@ -6,7 +6,7 @@ Pure Python and NumPy: no torch, so that anything can reason about architectures
 from nnunet_hypersegnas.space.architecture import OFF, Architecture, ArchitectureError, Operation, feasible_edges
 from nnunet_hypersegnas.space.dints import architecture_from_dints
 from nnunet_hypersegnas.space.encoding import encode
-from nnunet_hypersegnas.space.reference import identity_chain, largest, reference_architectures, smallest, u_net
+from nnunet_hypersegnas.space.reference import largest, reference_architectures, skip_path, smallest, u_net
 from nnunet_hypersegnas.space.sampling import sample, sample_all_edges, sample_distinct
 from nnunet_hypersegnas.space.search_space import Edge, SearchSpace, SearchSpaceError
 from nnunet_hypersegnas.space.seeding import derive_seed, rng_for
@@ -23,13 +23,13 @@ __all__ = [
     "derive_seed",
     "encode",
     "feasible_edges",
-    "identity_chain",
     "largest",
     "reference_architectures",
     "rng_for",
     "sample",
     "sample_all_edges",
     "sample_distinct",
+    "skip_path",
     "smallest",
     "u_net",
 ]

@@ -19,14 +19,16 @@ def largest(space: SearchSpace) -> Architecture:
 
 def smallest(space: SearchSpace) -> Architecture:
     """Identity all the way at the coarsest scale: stem and output alone do the work."""
-    return identity_chain(space, space.n_scales - 1)
+    return skip_path(space, space.n_scales - 1, space.n_scales - 1)
 
 
-def identity_chain(space: SearchSpace, scale: int) -> Architecture:
-    """Identity all the way at one scale; no architecture that ends at this scale costs less."""
-    column = space.edges.index(Edge(scale, scale))
-    row = tuple(int(Operation.SKIP) if i == column else OFF for i in range(len(space.edges)))
-    return Architecture((row,) * space.layers)
+def skip_path(space: SearchSpace, stem: int, output: int) -> Architecture:
+    """A single path of skips from the stem's scale up to the output's, climbing first and staying there."""
+    scales = [max(output, stem - layer) for layer in range(space.layers + 1)]
+    rows = [[OFF] * len(space.edges) for _ in range(space.layers)]
+    for row, edge in zip(rows, itertools.pairwise(scales), strict=True):
+        row[space.edges.index(Edge(*edge))] = int(Operation.SKIP)
+    return Architecture(tuple(map(tuple, rows)))
 
 
 def u_net(space: SearchSpace) -> Architecture:

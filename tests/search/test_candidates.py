@@ -1,9 +1,12 @@
+import contextlib
+import itertools
+
 import pytest
 
 from nnunet_hypersegnas.cost import TrainingMemoryModel, TrainingSetup
 from nnunet_hypersegnas.search import BudgetError, MemoryWindow, draw_candidates
-from nnunet_hypersegnas.space import rng_for, sample
-from tests.spaces import FULL_RESOLUTION
+from nnunet_hypersegnas.space import Architecture, ArchitectureError, rng_for, sample, skip_path
+from tests.spaces import FULL_RESOLUTION, TINY
 
 MODEL = TrainingMemoryModel(
     FULL_RESOLUTION, TrainingSetup(patch_size=(16, 24, 16), batch_size=2, input_channels=1, num_classes=3)
@@ -42,3 +45,15 @@ def test_fewer_candidates_than_asked_for_is_no_error(monkeypatch):
     monkeypatch.setattr("nnunet_hypersegnas.search.candidates.MIN_DRAWS", 200)
     monkeypatch.setattr("nnunet_hypersegnas.search.candidates.DRAWS_PER_CANDIDATE", 1)
     assert 0 < len(_draw(MemoryWindow(0, SIZES[5]), count=150)) < 150
+
+
+def test_the_smallest_possible_is_a_path_of_skips():
+    """Exhaustively over a tiny space."""
+    setup = TrainingSetup(patch_size=(16, 16, 16), batch_size=2, input_channels=1, num_classes=3)
+    model = TrainingMemoryModel(TINY, setup)
+    sizes = []
+    for codes in itertools.product(itertools.product((0, 1, 2), repeat=4), repeat=2):
+        with contextlib.suppress(ArchitectureError):
+            sizes.append(model.predict_bytes(Architecture(codes)))
+    paths = [skip_path(TINY, stem, output) for stem in range(2) for output in range(stem + 1)]
+    assert min(map(model.predict_bytes, paths)) == min(sizes)
