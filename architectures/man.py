@@ -75,7 +75,7 @@ class HyperNet(nn.Module):
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
             nn.init.zeros_(linear.bias)
         for linear in self.rows.values():
-            # The hidden activations have a mean square near 1 * 2, half of them zero: this gives OUTPUT_GAIN at start.
+            # The hidden activations have a mean square near 1, so that this gives OUTPUT_GAIN at start.
             nn.init.normal_(linear.weight, std=OUTPUT_GAIN / sqrt(HIDDEN_WIDTH))
             nn.init.zeros_(linear.bias)
 

@@ -16,7 +16,6 @@ from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.space import Architecture, SearchSpace
 
-DEFAULT_PLANS_NAME = "HyperSegNASPlans"
 PROVENANCE = "hypersegnas_search"
 NETWORK_CLASS = "nnunet_hypersegnas.architectures.SearchedNet"
 
