@@ -1,0 +1,165 @@
+"""Training memory of any network, counted while a training step runs on fake tensors: no data, no GPU, a second a network.
+
+PyTorch executes the step as it would, allocates nothing and tells every tensor that it would have made. This is the
+reference that `TrainingMemoryModel` is held against, and what `hsnas_cost` says of networks outside the search space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedStep:
+    """What a training step needs, in bytes; the peak includes everything else.
+
+    Attributes:
+        parameters: number of parameters.
+        weight_bytes: weights, gradients and momentum.
+        saved_bytes: all tensors that autograd kept for the backward pass, the parameters themselves excepted.
+        peak_bytes: the most that was allocated at any time of the step.
+    """
+
+    parameters: int
+    weight_bytes: int
+    saved_bytes: int
+    peak_bytes: int
+
+
+def trace_training_step(
+    build: Callable[[], nn.Module],
+    loss: Callable[[Any, Any], Tensor],
+    image_shape: Sequence[int],
+    target_shapes: Sequence[Sequence[int]],
+    *,
+    cuda_autocast: bool,
+) -> TracedStep:
+    """Trace one step as nnU-Net trains: SGD with Nesterov momentum, clipped gradients, and on CUDA fp16 autocast.
+
+    Args:
+        build: makes the network; its weights are fake, so nothing is initialised.
+        loss: of the network's output and the targets.
+        image_shape: (B, C, spatial axes).
+        target_shapes: (B, 1, spatial axes) of each deep-supervision head; a single one for a network without.
+        cuda_autocast: count the dtypes that CUDA's fp16 autocast gives; else all is fp32, as nnU-Net does on CPU.
+    """
+    memory, saved = LiveMemory(), {}
+    with FakeTensorMode(), memory:
+        network = build()
+        weights = list(network.parameters())
+        known = {w.untyped_storage()._cdata for w in weights}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in known:
+                saved[storage._cdata] = storage.nbytes()
+            return tensor
+
+        # foreach, which is torch's default on CUDA, needs a second and a third copy of the gradients.
+        optimizer = torch.optim.SGD(weights, 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True, foreach=cuda_autocast)
+        for weight in weights:
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        image = torch.zeros(*image_shape)
+        targets = [torch.zeros(*shape, dtype=torch.int16) for shape in target_shapes]
+        memory.peak_bytes = memory.live_bytes  # what building the network took beside it is no training
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            with CudaAutocast() if cuda_autocast else contextlib.nullcontext():
+                output = network(image)
+                value = loss(output, targets if len(targets) > 1 else targets[0])
+        saved_bytes = sum(saved.values())
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 12)
+        optimizer.step()
+        parameters = sum(weight.numel() for weight in weights)
+    return TracedStep(
+        parameters=parameters,
+        weight_bytes=3 * sum(w.untyped_storage().nbytes() for w in weights),
+        saved_bytes=saved_bytes,
+        peak_bytes=memory.peak_bytes,
+    )
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of the storages that are alive, and their peak, while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live_bytes = self.peak_bytes = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._count, result)
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        return result
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self.live_bytes += storage.nbytes()
+            weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        return tensor
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.remove(key)
+        self.live_bytes -= size
+
+
+class CudaAutocast(TorchFunctionMode):
+    """The dtypes of CUDA's fp16 autocast, for tensors that are not on a GPU (CPU's autocast has other lists).
+
+    The functions that segmentation networks and nnU-Net's losses call, from the lists in torch's
+    `aten/src/ATen/autocast_mode.h`: convolutions and linear layers run in fp16, weights are cast once and kept;
+    interpolation runs in fp32; softmax, log_softmax and cross-entropy read fp16 and write fp32. All others, norms and
+    activations among them, take what they get.
+    """
+
+    _LOWER = frozenset(
+        {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "matmul"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._casts: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in self._LOWER:
+            args = [self._lower(value) for value in args]
+            kwargs = {key: self._lower(value) for key, value in kwargs.items()}
+        elif name == "interpolate":
+            args = (args[0].float(), *args[1:])
+        elif name in ("softmax", "log_softmax") and args[0].dtype == torch.float16:
+            # As CUDA's kernels do it, without an fp32 copy of what they read.
+            kernel = torch._softmax if name == "softmax" else torch._log_softmax
+            return kernel(args[0], kwargs["dim"] if "dim" in kwargs else args[1], True)
+        elif name == "cross_entropy" and args[0].dtype == torch.float16:
+            log_probabilities = torch._log_softmax(args[0], 1, True)
+            return torch._C._nn.nll_loss_nd(log_probabilities, args[1], kwargs.get("weight"), 1, kwargs["ignore_index"])
+        return func(*args, **kwargs)
+
+    def _lower(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        if not (value.requires_grad and value.is_leaf):
+            return value.to(torch.float16)
+        if id(value) not in self._casts:
+            self._casts[id(value)] = value.to(torch.float16)
+        return self._casts[id(value)]
+
+    def __exit__(self, *exception: Any) -> None:
+        self._casts.clear()
+        super().__exit__(*exception)
