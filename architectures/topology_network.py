@@ -54,19 +54,20 @@ class Output(nn.Module):
 
     def forward(self, nodes: Mapping[int, Tensor], all_heads: bool) -> list[Tensor]:
         """Return logits, full resolution first; only the first head runs unless `all_heads`."""
-        running: Tensor | None = None
         activated: list[Tensor] = []
         for scale in range(max(nodes), -1, -1):
-            terms = [nodes[scale]] if scale in nodes else []
-            if activated:
-                terms.append(self.merges[str(scale + 1)](activated[-1]))
-            running = sum_normalised(terms)
-            activated.append(activate(running))
+            activated.append(activate(self._running_sum(scale, nodes, activated)))
         if self.full_resolution is not None:
             activated.append(activate(self.full_resolution(activated[-1])))
         activated.reverse()
         heads = self.seg_layers if all_heads else self.seg_layers[:1]
         return [head(features) for head, features in zip(heads, activated, strict=False)]
+
+    def _running_sum(self, scale: int, nodes: Mapping[int, Tensor], activated: list[Tensor]) -> Tensor:
+        terms = [nodes[scale]] if scale in nodes else []
+        if activated:
+            terms.append(self.merges[str(scale + 1)](activated[-1]))
+        return sum_normalised(terms)
 
 
 class TopologyNetwork(nn.Module):
@@ -117,21 +118,27 @@ class TopologyNetwork(nn.Module):
         """
         self._check_size(image, architecture)
         nodes = {scale: self.stems[str(scale)](image) for scale in architecture.stems}
-        for layer, row in enumerate(architecture.codes):
-            activated: dict[int, Tensor] = {}  # one activation per node, shared by its convolutions
-            arriving: dict[int, list[Tensor]] = {}
-            for column, (code, edge) in enumerate(zip(row, architecture.edges, strict=True)):
-                if not code:
-                    continue
-                operation = Operation(code)
-                if operation is Operation.CONV and edge.source not in activated:
-                    activated[edge.source] = activate(nodes[edge.source])
-                raw = nodes[edge.source]
-                module = self.layers[layer][_name(edge, operation)]
-                scale_bc = None if modulation is None else modulation[layer, column]
-                arriving.setdefault(edge.target, []).append(module(raw, activated.get(edge.source, raw), scale_bc))
-            nodes = {scale: sum_normalised(terms) for scale, terms in arriving.items()}
+        for layer in range(architecture.n_layers):
+            nodes = self._run_layer(layer, nodes, architecture, modulation)
         return self.output(nodes, all_heads)
+
+    def _run_layer(
+        self, layer: int, nodes: Mapping[int, Tensor], architecture: Architecture, modulation: Modulation | None
+    ) -> dict[int, Tensor]:
+        activated: dict[int, Tensor] = {}  # one activation per node, shared by its convolutions
+        arriving: dict[int, list[Tensor]] = {}
+        for column, (code, edge) in enumerate(zip(architecture.codes[layer], architecture.edges, strict=True)):
+            if not code:
+                continue
+            operation = Operation(code)
+            if operation is Operation.CONV and edge.source not in activated:
+                activated[edge.source] = activate(nodes[edge.source])
+            raw = nodes[edge.source]
+            module = self.layers[layer][_name(edge, operation)]
+            scale_bc = None if modulation is None else modulation[layer, column]
+            arriving.setdefault(edge.target, []).append(module(raw, activated.get(edge.source, raw), scale_bc))
+        # Popped, so that terms which nothing keeps are gone before the next sum needs room.
+        return {scale: sum_normalised(arriving.pop(scale)) for scale in sorted(arriving)}
 
     def _check_size(self, image: Tensor, architecture: Architecture) -> None:
         coarsest = max(max(edge) for _, _, edge, _ in architecture.active())

@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from nnunet_hypersegnas.cli.entry import run_command
-from nnunet_hypersegnas.cost.sizes import parse_bytes
+from nnunet_hypersegnas.cost import Quantity
+from nnunet_hypersegnas.search import budgets_of
 
 DEFAULT_PLANS_NAME = "HyperSegNASPlans"
 
@@ -22,8 +23,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("configuration", metavar="CONFIGURATION", help="for example 3d_fullres")
     parser.add_argument("fold", metavar="FOLD", type=int, help="the super-net's fold; its validation cases score")
     parser.add_argument(
-        "--memory", nargs="+", required=True, metavar="BUDGET", help="training-memory budgets, for example 5GB 7GB"
+        "--memory", nargs="+", default=[], metavar="BUDGET", help="training-memory budgets, for example 5GB 7GB"
     )
+    parser.add_argument("--max-params", metavar="N", help="parameters at most, for example 5M; alone or with --memory")
+    parser.add_argument("--max-flops", metavar="N", help="multiply-adds of a patch's forward pass at most, as in 100G")
+    parser.add_argument("--max-latency", metavar="TIME", help="time of a patch's forward pass at most, as in 50ms")
     parser.add_argument(
         "--plans",
         nargs="?",
@@ -70,8 +74,13 @@ def _positive_rate(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> None:
-    sizes = {label: parse_bytes(label) for label in args.memory}
-    tolerance_bytes = parse_bytes(args.tolerance)
+    asked = {
+        Quantity.PARAMETERS: args.max_params,
+        Quantity.MULTIPLY_ADDS: args.max_flops,
+        Quantity.LATENCY: args.max_latency,
+    }
+    at_most = {quantity: text for quantity, text in asked.items() if text is not None}
+    budgets = budgets_of(args.memory, at_most, tolerance=args.tolerance, around=args.around)
 
     # Imported late: torch and nnU-Net take seconds that --help and a mistyped budget need not wait for.
     import torch
@@ -81,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.cost import format_bytes
     from nnunet_hypersegnas.errors import HyperSegNASError
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-    from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE, Budget, SearchSettings, SuperNetSearch, describe
+    from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE, SearchSettings, SuperNetSearch, describe
     from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
 
     name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -92,12 +101,9 @@ def run(args: argparse.Namespace) -> None:
         finalists=args.finalists,
         finetune_iterations=args.finetune_iterations,
         finetune_lr=args.finetune_lr,
-        tolerance_bytes=tolerance_bytes,
-        around=args.around,
         validation_cases=args.validation_cases,
         seed=args.seed,
     )
-    budgets = [Budget(label, size) for label, size in sizes.items()]
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
     search = SuperNetSearch(dataset, args.fold, args.tr, torch.device(name), settings)
     try:
@@ -108,8 +114,7 @@ def run(args: argparse.Namespace) -> None:
         for budget, found in candidates.items():
             if len(found) < settings.candidates:
                 print(
-                    f"{budget.label}: {len(found)} of {settings.candidates} candidates found within "
-                    f"{settings.window(budget.bytes)}",
+                    f"{budget.label}: {len(found)} of {settings.candidates} candidates found with {budget.limits}",
                     file=sys.stderr,
                 )
         results = [

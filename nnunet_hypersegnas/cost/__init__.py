@@ -1,6 +1,20 @@
-"""What a sub-net costs. For now: training memory and parameters, predicted."""
+"""What a sub-net costs: training memory, parameters and multiply-adds predicted, memory and latency measured."""
 
+from nnunet_hypersegnas.cost.cost_model import CostModel, PredictedCosts
+from nnunet_hypersegnas.cost.quantities import Quantity, format_count, parse_count, parse_ms
+from nnunet_hypersegnas.cost.setup import SetupError, TrainingSetup
 from nnunet_hypersegnas.cost.sizes import SizeError, format_bytes, parse_bytes
-from nnunet_hypersegnas.cost.training_memory import TrainingMemoryModel, TrainingSetup
 
-__all__ = ["SizeError", "TrainingMemoryModel", "TrainingSetup", "format_bytes", "parse_bytes"]
+__all__ = [
+    "CostModel",
+    "PredictedCosts",
+    "Quantity",
+    "SetupError",
+    "SizeError",
+    "TrainingSetup",
+    "format_bytes",
+    "format_count",
+    "parse_bytes",
+    "parse_count",
+    "parse_ms",
+]

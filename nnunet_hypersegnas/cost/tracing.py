@@ -1,7 +1,7 @@
-"""Training memory of any network, counted while a training step runs on fake tensors: no data, no GPU, a second a network.
+"""Training memory of any network, counted while a training step runs on fake tensors: no GPU, a second a network.
 
 PyTorch executes the step as it would, allocates nothing and tells every tensor that it would have made. This is the
-reference that `TrainingMemoryModel` is held against, and what `hsnas_cost` says of networks outside the search space.
+reference that `CostModel` is held against, and what `hsnas_cost` says of networks outside the search space.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TracedStep:
     Attributes:
         parameters: number of parameters.
         weight_bytes: weights, gradients and momentum.
-        saved_bytes: all tensors that autograd kept for the backward pass, the parameters themselves excepted.
+        saved_bytes: all tensors that autograd kept for the backward pass, parameters and image excepted.
         peak_bytes: the most that was allocated at any time of the step.
     """
 
@@ -58,25 +58,27 @@ def trace_training_step(
     with FakeTensorMode(), memory:
         network = build()
         weights = list(network.parameters())
-        known = {w.untyped_storage()._cdata for w in weights}
+        image = torch.zeros(*image_shape)
+        there_anyway = {t.untyped_storage()._cdata for t in (*weights, image)}
 
         def pack(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in known:
+            if storage._cdata not in there_anyway:
                 saved[storage._cdata] = storage.nbytes()
             return tensor
 
         # foreach, which is torch's default on CUDA, needs a second and a third copy of the gradients.
-        optimizer = torch.optim.SGD(weights, 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True, foreach=cuda_autocast)
+        optimizer = torch.optim.SGD(
+            weights, 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True, foreach=cuda_autocast
+        )
         for weight in weights:
             optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        image = torch.zeros(*image_shape)
         targets = [torch.zeros(*shape, dtype=torch.int16) for shape in target_shapes]
         memory.peak_bytes = memory.live_bytes  # what building the network took beside it is no training
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            with CudaAutocast() if cuda_autocast else contextlib.nullcontext():
-                output = network(image)
-                value = loss(output, targets if len(targets) > 1 else targets[0])
+        keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with keeping, CudaAutocast() if cuda_autocast else contextlib.nullcontext():
+            output = network(image)
+            value = loss(output, targets if len(targets) > 1 else targets[0])
         saved_bytes = sum(saved.values())
         value.backward()
         torch.nn.utils.clip_grad_norm_(weights, 12)

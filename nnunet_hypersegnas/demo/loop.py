@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_hypersegnas.atomic import write_json
-from nnunet_hypersegnas.cost import TrainingMemoryModel, parse_bytes
+from nnunet_hypersegnas.cost import CostModel, parse_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.search_run import training_setup
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.space import rng_for, sample
+from nnunet_hypersegnas.space import rng_for, sample_codes
 
 CONFIGURATION = "3d_fullres"
 FOLD = 0
@@ -265,8 +265,8 @@ def default_budgets(dataset: str, device: str, seed: int) -> tuple[str, ...]:
     found = PreprocessedDataset.find(dataset, SUPERNET_PLANS, CONFIGURATION)
     configuration = found.configuration.configuration
     space = SuperNetSettings.from_configuration(configuration).space(configuration)
-    memory = TrainingMemoryModel(space, training_setup(found, device))
-    sizes = sorted(memory.predict_bytes(sample(space, rng_for(seed, "demo budget", i))) for i in range(200))
+    costs = CostModel(space, training_setup(found, device))
+    sizes = sorted(costs.predict(sample_codes(space, 200, rng_for(seed, "demo budget"))).memory_bytes)
     return tuple(f"{math.ceil(sizes[i] / 1e6)}MB" for i in (60, 190))
 
 

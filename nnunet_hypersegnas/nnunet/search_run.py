@@ -12,14 +12,15 @@ import torch
 
 import nnunet_hypersegnas
 from nnunet_hypersegnas.atomic import write_json, written_atomically
-from nnunet_hypersegnas.cost import TrainingMemoryModel, TrainingSetup, format_bytes
+from nnunet_hypersegnas.cost import CostModel, TrainingSetup, format_bytes
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_plans
 from nnunet_hypersegnas.nnunet.plans import PROVENANCE, PlansError, check_plans_name, searched_plans
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FineTuningPlan, SubNetEvaluator, digest
 from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net
 from nnunet_hypersegnas.nnunet.validation_crops import load_validation_crops
-from nnunet_hypersegnas.search import Candidate, MemoryWindow, ProgressBar, coarse_to_fine, draw_candidates
+from nnunet_hypersegnas.search import Budget, BudgetSampler, Candidate, ProgressBar, coarse_to_fine
+from nnunet_hypersegnas.space import to_architectures
 
 BIAS_NOTE = "selection-biased: this fold's validation cases chose the architecture"
 
@@ -33,8 +34,6 @@ class SearchSettings:
         finalists: N, how many of them are fine-tuned.
         finetune_iterations: iterations of each fine-tuning.
         finetune_lr: its initial learning rate.
-        tolerance_bytes: how far below a budget candidates may lie.
-        around: let them lie as far above it, as in the paper.
         validation_cases: score on at most so many of the fold's validation cases; all where None.
         seed: seed of sampling and fine-tuning.
     """
@@ -43,25 +42,8 @@ class SearchSettings:
     finalists: int = 10
     finetune_iterations: int = 5000
     finetune_lr: float = 0.01
-    tolerance_bytes: int = 300_000_000
-    around: bool = False
     validation_cases: int | None = None
     seed: int = 0
-
-    def window(self, budget_bytes: int) -> MemoryWindow:
-        make = MemoryWindow.around if self.around else MemoryWindow.below
-        return make(budget_bytes, self.tolerance_bytes)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A training-memory budget as the user wrote it, and in bytes."""
-
-    label: str
-    bytes: int
-
-    def plans_name(self, name: str) -> str:
-        return f"{name}_{self.label.replace(' ', '').replace('.', 'p')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +87,7 @@ class SuperNetSearch:
         checkpoint = folder / "checkpoint_final.pth"
         self.folder = folder / "search"
         self.space, network = load_super_net(dataset, checkpoint)
-        self.memory = TrainingMemoryModel(self.space, training_setup(dataset, device.type))
+        self.costs = CostModel(self.space, training_setup(dataset, device.type))
         stat = checkpoint.stat()
         self.evaluator = SubNetEvaluator(
             dataset,
@@ -126,15 +108,14 @@ class SuperNetSearch:
         Raises:
             BudgetError: no architecture fits.
         """
-        s = self.settings
-        found = draw_candidates(self.space, self.memory.predict_bytes, s.window(budget.bytes), s.candidates, s.seed)
+        sampler = BudgetSampler(self.space, self.costs.predict, budget.limits, self.settings.seed)
+        codes = sampler.take(self.settings.candidates)
+        costs = self.costs.predict(codes)
         return [
-            Candidate(
-                architecture=architecture,
-                predicted_memory_bytes=self.memory.predict_bytes(architecture),
-                parameters=self.memory.parameters(architecture),
+            Candidate(architecture=architecture, predicted_memory_bytes=int(memory), parameters=int(parameters))
+            for architecture, memory, parameters in zip(
+                to_architectures(codes), costs.memory_bytes, costs.parameters, strict=True
             )
-            for architecture in found
         ]
 
     def search(
@@ -202,12 +183,10 @@ class SuperNetSearch:
 
     def _identity(self, budget: Budget) -> str:
         """Name this search: equal arguments on an equal super-net give equal names."""
-        window = self.settings.window(budget.bytes)
-        stage, s = self.evaluator.fine_tuned_stage, self.settings
-        return digest(stage, window.low_bytes, window.high_bytes, s.candidates, s.finalists)
+        s = self.settings
+        return digest(self.evaluator.fine_tuned_stage, str(budget.limits), s.candidates, s.finalists)
 
     def _provenance(self, budget: Budget, winner: Candidate, weights: Path) -> dict[str, Any]:
-        window = self.settings.window(budget.bytes)
         return {
             "package_version": nnunet_hypersegnas.__version__,
             "search": self._identity(budget),
@@ -217,8 +196,7 @@ class SuperNetSearch:
             "selected_on_fold": self.fold,
             "note": BIAS_NOTE,
             "device": self.device.type,
-            "budget_bytes": budget.bytes,
-            "window_bytes": [window.low_bytes, window.high_bytes],
+            "limits": {quantity.value: [interval.low, interval.high] for quantity, interval in budget.limits},
             "seed": self.settings.seed,
             "finetune_iterations": self.settings.finetune_iterations,
             "winner": winner.to_json(),
@@ -234,7 +212,7 @@ def training_setup(dataset: PreprocessedDataset, device_type: str) -> TrainingSe
         batch_size=dataset.configuration.batch_size,
         input_channels=dataset.input_channels,
         num_classes=dataset.label_manager.num_segmentation_heads,
-        bytes_per_activation=2 if device_type == "cuda" else 4,  # nnU-Net autocasts on CUDA only
+        autocast=device_type == "cuda",  # as nnU-Net's trainer does it
     )
 
 

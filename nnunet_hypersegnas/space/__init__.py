@@ -4,10 +4,11 @@ Pure Python and NumPy: no torch, so that anything can reason about architectures
 """
 
 from nnunet_hypersegnas.space.architecture import OFF, Architecture, ArchitectureError, Operation, feasible_edges
+from nnunet_hypersegnas.space.code_arrays import canonical, mutate, sample_codes, to_architectures, to_codes
 from nnunet_hypersegnas.space.dints import architecture_from_dints
 from nnunet_hypersegnas.space.encoding import encode
 from nnunet_hypersegnas.space.reference import largest, reference_architectures, skip_path, smallest, u_net
-from nnunet_hypersegnas.space.sampling import sample, sample_all_edges, sample_distinct
+from nnunet_hypersegnas.space.sampling import sample, sample_all_edges
 from nnunet_hypersegnas.space.search_space import Edge, SearchSpace, SearchSpaceError
 from nnunet_hypersegnas.space.seeding import derive_seed, rng_for
 
@@ -20,16 +21,20 @@ __all__ = [
     "SearchSpace",
     "SearchSpaceError",
     "architecture_from_dints",
+    "canonical",
     "derive_seed",
     "encode",
     "feasible_edges",
     "largest",
+    "mutate",
     "reference_architectures",
     "rng_for",
     "sample",
     "sample_all_edges",
-    "sample_distinct",
+    "sample_codes",
     "skip_path",
     "smallest",
+    "to_architectures",
+    "to_codes",
     "u_net",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from nnunet_hypersegnas.space.architecture import OFF, Architecture, Operation, feasible_edges
@@ -37,26 +35,3 @@ def sample_all_edges(space: SearchSpace, rng: np.random.Generator) -> Architectu
             for _ in range(space.layers)
         )
     )
-
-
-def sample_distinct(
-    draw: Callable[[int], Architecture],
-    count: int,
-    *,
-    accept: Callable[[Architecture], bool],
-    max_draws: int,
-) -> tuple[list[Architecture], int]:
-    """Collect up to `count` distinct accepted architectures from `draw(0)`, `draw(1)`, ...
-
-    Returns:
-        The architectures in the order of their draw, and the number of draws; fewer than `count` architectures come
-        back when `max_draws` did not suffice.
-    """
-    found: dict[Architecture, None] = {}
-    draws = 0
-    while len(found) < count and draws < max_draws:
-        candidate = draw(draws)
-        draws += 1
-        if candidate not in found and accept(candidate):
-            found[candidate] = None
-    return list(found), draws
