@@ -108,14 +108,16 @@ class _OutputWalk:
         for i in range(1, len(self.heads)):
             coarser = self.heads[i + 1][2] if i + 1 < len(self.heads) else False
             self.trained[i] = self.trained[i] & coarser
+        # Every head has its weights, also where only the first one runs.
+        classes = sizes.setup.num_classes
+        self.parameters = np.sum([here * (c + 1) * classes for c, _, here in self.heads], axis=0)
         if not sizes.setup.deep_supervision:
-            self.heads = [(c, v, here if i == 0 else here & False) for i, (c, v, here) in enumerate(self.heads)]
+            self.heads = [(c, v, here & (i == 0)) for i, (c, v, here) in enumerate(self.heads)]
             self.trained = [here for *_, here in self.heads]
         # At the last layer's end its nodes are there; those kept anyway count with the layers.
         start = sum((self.has_node[s] & ~self.node_is_kept[s]) * sizes.maps[s] for s in self.scales)
         self.tape = Tape(start)
         self.saved = np.zeros(len(outputs), np.int64)
-        self.parameters = np.zeros(len(outputs), np.int64)
         self.largest_weights = np.zeros(len(outputs), np.int64)
         self.multiply_adds = np.zeros(len(outputs), np.int64)
 
@@ -138,9 +140,9 @@ class _OutputWalk:
         self.tape.step(alloc=size, where=where)
         self.saved += np.where(where, size, 0)
 
-    def _convolution(self, c_in: int, c_out: int, kernel: int, voxels: int, where: IntArray, *, bias: bool) -> None:
+    def _convolution(self, c_in: int, c_out: int, kernel: int, voxels: int, where: IntArray, norm: bool = True) -> None:
         weights = c_in * c_out * kernel
-        self.parameters += where * (weights + (c_out if bias else 2 * c_out))
+        self.parameters += where * (weights + 2 * c_out) * norm
         self.largest_weights = np.maximum(self.largest_weights, where * weights)
         self.multiply_adds += where * (weights * voxels // self.sizes.setup.batch_size)
         self._keep(self.sizes.weights_kept(weights), where)
@@ -148,7 +150,7 @@ class _OutputWalk:
     def _merge(self, c_in: int, c_out: int, low: int, high: int, where: IntArray) -> None:
         """1x1 convolution and norm at the low resolution, then interpolation; the result is live."""
         size, width, tape = self.sizes, self.sizes.width, self.tape
-        self._convolution(c_in, c_out, 1, low, where, bias=False)
+        self._convolution(c_in, c_out, 1, low, where)
         self._keep(width * c_out * low + size.norm_statistics(c_out), where)
         tape.step(alloc=width * c_out * low, where=where)
         if size.setup.autocast:  # interpolates in fp32
@@ -177,12 +179,12 @@ class _OutputWalk:
             self._merge(space.channels[0], c, sizes.voxels[0], sizes.full_voxels, everywhere)
             self.saved += everywhere * full  # the upsampled map, live already
             self._keep(full, everywhere)  # activated
-            self._convolution(c, c, prod(space.kernel_sizes[0]), sizes.full_voxels, everywhere, bias=False)
+            self._convolution(c, c, prod(space.kernel_sizes[0]), sizes.full_voxels, everywhere)
             self._keep(full + sizes.norm_statistics(c), everywhere)
             self._keep(full, everywhere)  # normed
             self._keep(full, everywhere)  # activated
-        for channels, voxels, here in self.heads:
-            self._convolution(channels, sizes.setup.num_classes, 1, voxels, here, bias=True)
+        for channels, voxels, here in self.heads:  # their weights are counted already
+            self._convolution(channels, sizes.setup.num_classes, 1, voxels, here, norm=False)
             tape.step(alloc=self._logits(voxels), where=here)
 
     def loss(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from nnunet_hypersegnas.cost import PredictedCosts, Quantity
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
 from nnunet_hypersegnas.space import (
+    Operation,
     SearchSpace,
     canonical,
     largest,
@@ -36,11 +37,29 @@ Predict = Callable[[np.ndarray], PredictedCosts]
 
 
 def possible_range(space: SearchSpace, predict: Predict, quantity: Quantity) -> Interval:
-    """Return between what a cost lies: a path of skips needs least, convolutions on all edges most."""
+    """Return between what a cost lies: a path of skips needs least, all edges most.
+
+    Most of all with convolutions, or, for memory, with skips on some edges that lead down: such a skip keeps its pooled
+    input, while a convolution shares its own with others.
+    """
     paths = [skip_path(space, stem, output) for stem in range(space.n_scales) for output in range(stem + 1)]
-    return Interval(
-        low=predict(to_codes(paths)).of(quantity).min(), high=predict(to_codes([largest(space)])).of(quantity).max()
-    )
+    lowest = predict(to_codes(paths)).of(quantity).min()
+    full = to_codes([largest(space)] * 2)
+    full[1, :, [edge.target > edge.source for edge in space.edges]] = Operation.SKIP
+    return Interval(lowest, max(_climb(codes, predict, quantity) for codes in full))
+
+
+def _climb(codes: np.ndarray, predict: Predict, quantity: Quantity) -> float:
+    """Return the cost that exchanging one edge's operation at a time leads up to."""
+    highest = predict(codes[None]).of(quantity)[0]
+    changes = np.eye(codes.size, dtype=bool).reshape(-1, *codes.shape)
+    for _ in range(codes.size):
+        changed = np.where(changes, Operation.SKIP + Operation.CONV - codes, codes)
+        costs = predict(changed).of(quantity)
+        if costs.max() <= highest:
+            break
+        codes, highest = changed[costs.argmax()], costs.max()
+    return highest
 
 
 class BudgetSampler:

@@ -12,7 +12,6 @@ from nnunet_hypersegnas.space import (
     rng_for,
     sample,
     sample_all_edges,
-    sample_distinct,
 )
 from tests.spaces import FULL_RESOLUTION, PLANE, STEM_STRIDE, TINY
 
@@ -68,19 +67,6 @@ def test_a_draw_depends_on_seed_purpose_and_identity_alone():
     others = {derive_seed(3, "a", 1, 2), derive_seed(3, "a", 12), derive_seed(4, "a", 1, 2), derive_seed(3, "b", 1, 2)}
     assert len(others) == 4
     assert derive_seed(0, "x") == derive_seed(0, "x") < 2**63
-
-
-def test_distinct_samples_are_bounded():
-    calls = []
-
-    def draw(i):
-        calls.append(i)
-        return sample(TINY, rng_for(0, "t", i))
-
-    found, draws = sample_distinct(draw, 50, accept=lambda a: True, max_draws=1000)
-    assert len(set(found)) == len(found) == 50 and draws == len(calls)
-    found, draws = sample_distinct(draw, 5, accept=lambda a: False, max_draws=100)
-    assert (found, draws) == ([], 100)
 
 
 def test_the_architecture_vector_marks_edges_and_operations():
