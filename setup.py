@@ -40,12 +40,15 @@ setup(
         "acvl-utils>=0.2.6,<0.3",
         "nvidia-ml-py>=12",  # the maintained distribution of pynvml
         "matplotlib",
+        "scipy",
         "tqdm",
     ],
     extras_require={"test": ["pytest>=8", "pytest-timeout", "setuptools>=77"], "dev": ["ruff", "mypy", "build"]},
     entry_points={
         "console_scripts": [
             "hsnas_env = nnunet_hypersegnas.cli.env:main",
+            "hsnas_calibrate = nnunet_hypersegnas.cli.calibrate:main",
+            "hsnas_cost = nnunet_hypersegnas.cli.cost:main",
             "hsnas_search = nnunet_hypersegnas.cli.search:main",
             "hsnas_demo = nnunet_hypersegnas.cli.demo:main",
         ]

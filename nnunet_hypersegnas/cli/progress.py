@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from tqdm import tqdm
+
+from nnunet_hypersegnas.search import Progress
 
 
 class StageBar:
@@ -22,12 +22,12 @@ class StageBar:
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
 
-    def advance(self, best_dsc: float) -> None:
-        if math.isfinite(best_dsc):
+    def advance(self, best_dsc: float | None = None) -> None:
+        if best_dsc is not None and math.isfinite(best_dsc):
             self._bar.set_postfix_str(f"best DSC {best_dsc:.4f}", refresh=False)
         self._bar.update()
 
 
-def stage_bars(budget: str) -> Callable[[str, Sequence[Any]], StageBar]:
-    """Return a maker of bars, named by budget and stage."""
-    return lambda stage, candidates: StageBar(f"{budget}: {stage}", len(candidates))
+def stage_bars(name: str) -> Progress:
+    """Return a maker of bars, named by budget (or what else is gone through) and stage."""
+    return lambda stage, total: StageBar(f"{name}: {stage}", total)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
+from nnunet_hypersegnas.cli.device import chosen_device
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cost import Quantity
-from nnunet_hypersegnas.search import budgets_of
+from nnunet_hypersegnas.search import SearchSettings, budgets_of
 
 DEFAULT_PLANS_NAME = "HyperSegNASPlans"
 
@@ -38,12 +40,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace plans of that name")
     parser.add_argument("-tr", default="HyperSegNASSupernetTrainer", metavar="TRAINER", help="the super-net's trainer")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="the super-net's plans [%(default)s]")
-    parser.add_argument("--candidates", type=_positive, default=2000, help="sampled under each budget [%(default)s]")
-    parser.add_argument("--finalists", type=_positive, default=10, help="how many are fine-tuned [%(default)s]")
     parser.add_argument(
-        "--finetune-iterations", type=_positive, default=5000, metavar="N", help="for each finalist [%(default)s]"
+        "--memory-metric",
+        choices=("nvml", "reserved", "allocated"),
+        help="what a budget's memory is, measured on a GPU: NVML's figure for the process, as nvidia-smi shows it, or "
+        "what torch has reserved or allocated [nvml; on a CPU memory is predicted]",
     )
-    parser.add_argument("--finetune-lr", type=_positive_rate, default=0.01, metavar="LR", help="[%(default)s]")
+    parser.add_argument(
+        "--candidates",
+        type=_positive,
+        default=SearchSettings.candidates,
+        help="sampled under each budget [%(default)s]",
+    )
+    parser.add_argument(
+        "--finalists", type=_positive, default=SearchSettings.finalists, help="how many are fine-tuned [%(default)s]"
+    )
+    parser.add_argument(
+        "--finetune-iterations",
+        type=_positive,
+        default=SearchSettings.finetune_iterations,
+        metavar="N",
+        help="for each finalist [%(default)s]",
+    )
+    parser.add_argument(
+        "--finetune-lr", type=_positive_rate, default=SearchSettings.finetune_lr, metavar="LR", help="[%(default)s]"
+    )
     parser.add_argument(
         "--tolerance",
         default="300MB",
@@ -54,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--validation-cases", type=_positive, metavar="N", help="score on N of the fold's validation cases [all]"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of sampling and fine-tuning [%(default)s]")
+    parser.add_argument(
+        "--seed", type=int, default=SearchSettings.seed, help="of sampling and fine-tuning [%(default)s]"
+    )
     parser.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
     return parser
 
@@ -88,14 +111,14 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.cli.progress import stage_bars
     from nnunet_hypersegnas.cli.tables import format_table
     from nnunet_hypersegnas.cost import format_bytes
-    from nnunet_hypersegnas.errors import HyperSegNASError
+    from nnunet_hypersegnas.cost.measuring import MemoryMetric
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-    from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE, SearchSettings, SuperNetSearch, describe
+    from nnunet_hypersegnas.nnunet.device_measuring import measuring_on
+    from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE, SuperNetSearch, describe
     from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
+    from nnunet_hypersegnas.search import Distribution
 
-    name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise HyperSegNASError("--device cuda was asked for, torch finds no GPU; use --device cpu")
+    device = torch.device(chosen_device(args.device))
     settings = SearchSettings(
         candidates=args.candidates,
         finalists=args.finalists,
@@ -105,25 +128,40 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
-    search = SuperNetSearch(dataset, args.fold, args.tr, torch.device(name), settings)
-    try:
-        if args.plans:
-            search.check_plans_names(budgets, args.plans, args.overwrite)
-        # All budgets' candidates first: a budget that nothing meets is told before hours are spent on the others.
-        candidates = {budget: search.candidates(budget) for budget in budgets}
-        for budget, found in candidates.items():
-            if len(found) < settings.candidates:
-                print(
-                    f"{budget.label}: {len(found)} of {settings.candidates} candidates found with {budget.limits}",
-                    file=sys.stderr,
-                )
-        results = [
-            search.search(budget, found, args.plans, stage_bars(budget.label)) for budget, found in candidates.items()
+    # What is refused is refused before time is spent: first what needs no super-net, then what needs no measuring.
+    search = SuperNetSearch(dataset, args.fold, args.tr, device, settings)
+    if args.plans:
+        search.check_plans_names(budgets, args.plans, args.overwrite)
+    search.load_super_net()
+    with contextlib.ExitStack() as stack:
+        measuring = stack.enter_context(
+            measuring_on(
+                device,
+                dataset,
+                search.costs,
+                metric=MemoryMetric(args.memory_metric) if args.memory_metric else None,
+                latency=Quantity.LATENCY in budgets[0].limits.intervals,
+                folder=search.folder,
+                progress=stage_bars("calibration"),
+            )
+        )
+        stack.callback(search.close)
+        print(measuring.note)
+        samplers = [search.sampler(budget, measuring) for budget in budgets]
+        candidates = [
+            search.candidates(sampler, measuring.candidates, stage_bars(budget.label))
+            for budget, sampler in zip(budgets, samplers, strict=True)
         ]
-    finally:
-        search.close()
+        for budget, found in zip(budgets, candidates, strict=True):
+            print(f"{budget.label}: {Distribution.of(found, search.space)}")
+            if len(found) < settings.candidates:
+                print(f"{budget.label}: no more than {len(found)} of {settings.candidates} found with {budget.limits}")
+        results = [
+            search.search(budget, found, args.plans, measuring, stage_bars(budget.label))
+            for budget, found in zip(budgets, candidates, strict=True)
+        ]
     print(format_table(describe(results)))
-    print(f"Memory is predicted for training on {name}. DSC: fold {args.fold}, {BIAS_NOTE}.")
+    print(f"DSC: fold {args.fold}, {BIAS_NOTE}.")
     for result in results:
         picture = result.record.with_suffix(".png")
         title = f"{result.record.stem}: {format_bytes(result.winner.predicted_memory_bytes)} predicted"

@@ -7,8 +7,10 @@ caching allocator rounds up or holds back. `hsnas_calibrate` measures that part.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -145,10 +147,27 @@ class CostModel:
             activation_bytes=saved_before + of_output.saved_bytes[outputs, kept],
         )
 
+    def predict_all(self, architectures: Sequence[Architecture]) -> PredictedCosts:
+        """Predict the costs of some architectures.
+
+        Raises:
+            ArchitectureError: one of them is of another search space.
+        """
+        for architecture in architectures:
+            architecture.check_fits(self.space)
+        return self.predict(
+            np.array([a.codes for a in architectures]).reshape(-1, self.space.layers, len(self.space.edges))
+        )
+
     def predict_one(self, architecture: Architecture) -> PredictedCosts:
         """Predict the costs of one architecture, as arrays of one value."""
-        architecture.check_fits(self.space)
-        return self.predict(np.array([architecture.codes]))
+        return self.predict_all([architecture])
+
+    @property
+    def digest(self) -> str:
+        """Names all that predictions depend on beside the architecture: search space and training setup."""
+        content = json.dumps([self.space.to_json(), asdict(self.setup)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def _layer_costs(self, codes: np.ndarray) -> tuple[LayerCosts, IntArray]:
         """Return a table of rows, and the index of each layer's row in it, shape (n, L)."""

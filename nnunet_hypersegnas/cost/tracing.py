@@ -10,7 +10,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,21 @@ class TracedStep:
         weight_bytes: weights, gradients and momentum.
         saved_bytes: all tensors that autograd kept for the backward pass, parameters and image excepted.
         peak_bytes: the most that was allocated at any time of the step.
+        peak_weight_bytes: of these, weights, momentum, and the gradients that are there at that moment.
+        peak_saved_bytes: and those that autograd keeps at that moment.
     """
 
     parameters: int
     weight_bytes: int
     saved_bytes: int
     peak_bytes: int
+    peak_weight_bytes: int
+    peak_saved_bytes: int
+
+    @property
+    def peak_other_bytes(self) -> int:
+        """Images, targets, and what is computed at the moment of the peak."""
+        return self.peak_bytes - self.peak_weight_bytes - self.peak_saved_bytes
 
 
 def trace_training_step(
@@ -44,6 +54,7 @@ def trace_training_step(
     target_shapes: Sequence[Sequence[int]],
     *,
     cuda_autocast: bool,
+    target_dtype: torch.dtype = torch.int16,
 ) -> TracedStep:
     """Trace one step as nnU-Net trains: SGD with Nesterov momentum, clipped gradients, and on CUDA fp16 autocast.
 
@@ -51,20 +62,20 @@ def trace_training_step(
         build: makes the network; its weights are fake, so nothing is initialised.
         loss: of the network's output and the targets.
         image_shape: (B, C, spatial axes).
-        target_shapes: (B, 1, spatial axes) of each deep-supervision head; a single one for a network without.
+        target_shapes: (B, 1, spatial axes) of each deep-supervision head; a single one for a network without. Regions
+            have a channel each.
         cuda_autocast: count the dtypes that CUDA's fp16 autocast gives; else all is fp32, as nnU-Net does on CPU.
+        target_dtype: int16 for labels, bool for regions.
     """
-    memory, saved = LiveMemory(), {}
+    memory, saved = LiveMemory(), set()
     with FakeTensorMode(), memory:
         network = build()
         weights = list(network.parameters())
         image = torch.zeros(*image_shape)
-        there_anyway = {t.untyped_storage()._cdata for t in (*weights, image)}
+        there_anyway = memory.storages(*weights, image)
 
         def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in there_anyway:
-                saved[storage._cdata] = storage.nbytes()
+            saved.update(memory.storages(tensor) - there_anyway)
             return tensor
 
         # foreach, which is torch's default on CUDA, needs a second and a third copy of the gradients.
@@ -73,23 +84,40 @@ def trace_training_step(
         )
         for weight in weights:
             optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        targets = [torch.zeros(*shape, dtype=torch.int16) for shape in target_shapes]
-        memory.peak_bytes = memory.live_bytes  # what building the network took beside it is no training
+        targets = [torch.zeros(*shape, dtype=target_dtype) for shape in target_shapes]
+        always = memory.storages(*weights, *(optimizer.state[weight]["momentum_buffer"] for weight in weights))
+        memory.reset_peak()  # what building the network took beside it is no training
         keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
         with keeping, CudaAutocast() if cuda_autocast else contextlib.nullcontext():
             output = network(image)
             value = loss(output, targets if len(targets) > 1 else targets[0])
-        saved_bytes = sum(saved.values())
         value.backward()
+        gradients = memory.storages(*(weight.grad for weight in weights if weight.grad is not None))
         torch.nn.utils.clip_grad_norm_(weights, 12)
         optimizer.step()
         parameters = sum(weight.numel() for weight in weights)
     return TracedStep(
         parameters=parameters,
         weight_bytes=3 * sum(w.untyped_storage().nbytes() for w in weights),
-        saved_bytes=saved_bytes,
+        saved_bytes=sum(storage.size for storage in saved),
         peak_bytes=memory.peak_bytes,
+        peak_weight_bytes=sum(storage.size for storage in memory.at_peak & (always | gradients)),
+        peak_saved_bytes=sum(storage.size for storage in memory.at_peak & saved),
     )
+
+
+class Storage(NamedTuple):
+    """One of the storages that were made, in their order; addresses are used again, numbers are not."""
+
+    number: int
+    size: int
+
+
+def count_multiply_adds(build: Callable[[], nn.Module], image_shape: Sequence[int]) -> int:
+    """Return the multiply-adds of a network's convolutions in one forward pass."""
+    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        build()(torch.zeros(*image_shape))
+    return int(counter.get_total_flops()) // 2  # it counts a multiply-add as two
 
 
 class LiveMemory(TorchDispatchMode):
@@ -98,25 +126,35 @@ class LiveMemory(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live_bytes = self.peak_bytes = 0
-        self._known: set[int] = set()
+        self.at_peak: set[Storage] = set()
+        self._live: dict[int, Storage] = {}  # by address
+        self._made = 0
+
+    def reset_peak(self) -> None:
+        self.peak_bytes, self.at_peak = self.live_bytes, set(self._live.values())
+
+    def storages(self, *tensors: Tensor) -> set[Storage]:
+        """Return the storages of tensors that are alive."""
+        return {self._live[tensor.untyped_storage()._cdata] for tensor in tensors}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._count, result)
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        if self.live_bytes > self.peak_bytes:
+            self.reset_peak()
         return result
 
     def _count(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
+        if storage._cdata not in self._live:
+            self._made += 1
+            self._live[storage._cdata] = Storage(self._made, storage.nbytes())
             self.live_bytes += storage.nbytes()
-            weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+            weakref.finalize(storage, self._forget, storage._cdata)
         return tensor
 
-    def _forget(self, key: int, size: int) -> None:
-        self._known.remove(key)
-        self.live_bytes -= size
+    def _forget(self, address: int) -> None:
+        self.live_bytes -= self._live.pop(address).size
 
 
 class CudaAutocast(TorchFunctionMode):
@@ -142,7 +180,7 @@ class CudaAutocast(TorchFunctionMode):
         if name in self._LOWER:
             args = [self._lower(value) for value in args]
             kwargs = {key: self._lower(value) for key, value in kwargs.items()}
-        elif name == "interpolate":
+        elif name in ("interpolate", "binary_cross_entropy_with_logits"):
             args = (args[0].float(), *args[1:])
         elif name in ("softmax", "log_softmax") and args[0].dtype == torch.float16:
             # As CUDA's kernels do it, without an fp32 copy of what they read.

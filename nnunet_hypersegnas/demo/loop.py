@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_hypersegnas.atomic import write_json
-from nnunet_hypersegnas.cost import CostModel, parse_bytes
+from nnunet_hypersegnas.cost import parse_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.search_run import training_setup
-from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.space import rng_for, sample_codes
 
 CONFIGURATION = "3d_fullres"
@@ -157,6 +156,8 @@ def run_demo(
         ),
         *("--finetune-iterations", str(settings.finetune_iterations), "--seed", str(settings.seed)),
         *("--validation-cases", str(settings.validation_cases), *device),
+        # What a toy's tensors need is lost in the hundreds of MB that NVML sees.
+        *(("--memory-metric", "allocated") if commands.device == "cuda" else ()),
     )
 
     networks = []
@@ -263,10 +264,8 @@ def write_small_plans(preprocessed: Path, settings: DemoSettings) -> None:
 def default_budgets(dataset: str, device: str, seed: int) -> tuple[str, ...]:
     """Return a smaller and a larger budget that the demo's space can meet, since nobody knows a toy's megabytes."""
     found = PreprocessedDataset.find(dataset, SUPERNET_PLANS, CONFIGURATION)
-    configuration = found.configuration.configuration
-    space = SuperNetSettings.from_configuration(configuration).space(configuration)
-    costs = CostModel(space, training_setup(found, device))
-    sizes = sorted(costs.predict(sample_codes(space, 200, rng_for(seed, "demo budget"))).memory_bytes)
+    costs = cost_model(found, device)
+    sizes = sorted(costs.predict(sample_codes(costs.space, 200, rng_for(seed, "demo budget"))).memory_bytes)
     return tuple(f"{math.ceil(sizes[i] / 1e6)}MB" for i in (60, 190))
 
 

@@ -37,17 +37,8 @@ class PreprocessedDataset:
         Raises:
             DatasetError: naming what is missing or wrong, and the command that mends it.
         """
-        for variable in (nnUNet_preprocessed, nnUNet_results):
-            if not variable.is_set():
-                raise DatasetError(f"{variable.env_var_name} is not set; set nnU-Net's three path variables first")
-        try:
-            name = maybe_convert_to_dataset_name(dataset)
-        except (RuntimeError, ValueError) as error:
-            raise DatasetError(
-                f"no data set {dataset!r} in {nnUNet_preprocessed}; convert it and run "
-                f"`nnUNetv2_plan_and_preprocess -d {dataset}` first"
-            ) from error
-        folder = Path(nnUNet_preprocessed) / name
+        folder = preprocessed_folder(dataset)
+        name = folder.name
         preprocess = f"run `nnUNetv2_plan_and_preprocess -d {dataset} -c {configuration}` first"
         if not (folder / "dataset.json").exists():
             raise DatasetError(f"data set {name} is not preprocessed: no {folder / 'dataset.json'}; {preprocess}")
@@ -66,7 +57,7 @@ class PreprocessedDataset:
             name=name,
             plans=plans,
             configuration_name=configuration,
-            dataset_json=json.loads((folder / "dataset.json").read_text()),
+            dataset_json=read_json(folder / "dataset.json"),
         )
         if found.configuration.previous_stage_name is not None:
             raise DatasetError(
@@ -149,6 +140,25 @@ class PreprocessedDataset:
             ) from error
 
 
+def preprocessed_folder(dataset: str) -> Path:
+    """Return the preprocessed folder, which need not exist, of a data set that is named by nnU-Net's name or id.
+
+    Raises:
+        DatasetError: nnU-Net does not know the data set, or its paths are not set.
+    """
+    for variable in (nnUNet_preprocessed, nnUNet_results):
+        if not variable.is_set():
+            raise DatasetError(f"{variable.env_var_name} is not set; set nnU-Net's three path variables first")
+    try:
+        name = maybe_convert_to_dataset_name(dataset)
+    except (RuntimeError, ValueError) as error:
+        raise DatasetError(
+            f"no data set {dataset!r} in {nnUNet_preprocessed}; convert it and run "
+            f"`nnUNetv2_plan_and_preprocess -d {dataset}` first"
+        ) from error
+    return Path(nnUNet_preprocessed) / name
+
+
 def read_plans(folder: Path, plans_name: str) -> dict[str, Any]:
     """Read a plans file of a data set's preprocessed folder.
 
@@ -156,16 +166,36 @@ def read_plans(folder: Path, plans_name: str) -> dict[str, Any]:
         DatasetError: the file is missing or no plans file.
     """
     path = folder / f"{plans_name}.json"
-    try:
-        plans = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         known = sorted(p.stem for p in folder.glob("*.json") if "lans" in p.stem)
-        raise DatasetError(f"no plans {plans_name} in {folder}; there are {', '.join(known) or 'none'}") from None
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is no JSON ({error}); restore it or plan again") from error
-    if not {"dataset_name", "plans_name", "configurations"} <= set(plans):
+        raise DatasetError(f"no plans {plans_name} in {folder}; there are {', '.join(known) or 'none'}")
+    plans = read_json(path)
+    if not is_plans(plans):
         raise DatasetError(f"{path} is no nnU-Net plans file")
     return plans
+
+
+def is_plans(value: Mapping[str, Any]) -> bool:
+    """Whether the content of a JSON file looks like nnU-Net's plans."""
+    needed = {"dataset_name", "plans_name", "configurations"} <= set(value)
+    return needed and isinstance(value["configurations"], dict)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        DatasetError: the file is missing or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DatasetError(f"there is no {path}") from None
+    except ValueError as error:  # no JSON, or no text at all
+        raise DatasetError(f"{path} is no JSON ({error}); restore it") from error
+    if not isinstance(value, dict):
+        raise DatasetError(f"{path} holds a {type(value).__name__}, a JSON object is needed; restore it")
+    return value
 
 
 def _hashable(value: Any) -> Any:

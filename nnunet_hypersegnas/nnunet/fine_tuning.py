@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,6 +15,7 @@ from torch import nn
 
 from nnunet_hypersegnas.architectures import HeadsPresentLoss, SearchedNet, deep_supervision_strides
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
 from nnunet_hypersegnas.space import SearchSpace, largest
 
@@ -38,6 +36,34 @@ class _SubNetTrainer(nnUNetTrainer):
         return False  # a few thousand steps for each finalist do not pay for compiling it
 
 
+def sub_net_trainer(
+    dataset: PreprocessedDataset, space: SearchSpace, fold: int, device: torch.device, folder: Path
+) -> nnUNetTrainer:
+    """Return a trainer of nnU-Net, with its loss, whose step trains the networks that it is given.
+
+    Args:
+        dataset: data set and configuration.
+        space: the networks' search space.
+        fold: fold of the loaders.
+        device: where it trains.
+        folder: where it keeps its log.
+    """
+    trainer = quiet_trainer(
+        _SubNetTrainer, dataset.plans, dataset.configuration_name, fold, dataset.dataset_json, device, folder
+    )
+    trainer.space = space
+    trainer._set_batch_size_and_oversample()
+    trainer.loss = trainer._build_loss()
+    return trainer
+
+
+def sgd(trainer: nnUNetTrainer, learning_rate: float) -> torch.optim.Optimizer:
+    """Return nnU-Net's optimizer for the trainer's network."""
+    return torch.optim.SGD(
+        trainer.network.parameters(), learning_rate, weight_decay=trainer.weight_decay, momentum=0.99, nesterov=True
+    )
+
+
 class FineTuner:
     """Loaders, loss and step of one fold; every finalist is trained with them.
 
@@ -47,14 +73,7 @@ class FineTuner:
     def __init__(
         self, dataset: PreprocessedDataset, space: SearchSpace, fold: int, device: torch.device, folder: Path
     ) -> None:
-        plans: dict[str, Any] = {**dataset.plans, "continue_training": False}
-        with _results_in(folder), redirect_stdout(io.StringIO()):
-            self.trainer = _SubNetTrainer(
-                plans, dataset.configuration_name, fold, dict(dataset.dataset_json), device=device
-            )
-        self.trainer.space = space
-        self.trainer._set_batch_size_and_oversample()
-        self.trainer.loss = self.trainer._build_loss()
+        self.trainer = sub_net_trainer(dataset, space, fold, device, folder)
         with redirect_stdout(io.StringIO()):
             self.batches, validation = self.trainer.get_dataloaders()
         if hasattr(validation, "_finish"):
@@ -77,9 +96,7 @@ class FineTuner:
         network.deep_supervision = True
         network.train()
         trainer.network = network
-        trainer.optimizer = torch.optim.SGD(
-            network.parameters(), learning_rate, weight_decay=trainer.weight_decay, momentum=0.99, nesterov=True
-        )
+        trainer.optimizer = sgd(trainer, learning_rate)
         for iteration in range(iterations):
             for group in trainer.optimizer.param_groups:
                 group["lr"] = learning_rate * (1 - iteration / iterations) ** POLY_EXPONENT
@@ -92,10 +109,3 @@ class FineTuner:
         """Shut nnU-Net's background workers down."""
         if hasattr(self.batches, "_finish"):
             self.batches._finish()
-
-
-@contextmanager
-def _results_in(folder: Path) -> Iterator[None]:
-    """Let nnU-Net keep the log that every trainer opens in the search's folder instead of among trained models."""
-    with patch.dict(os.environ, {"nnUNet_results": str(folder)}):
-        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,22 @@ class FineTuningPlan:
     seed: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Names of a search's evaluations; each holds everything that the scores depend on beside the architecture."""
+
+    shared: str
+    fine_tuned: str
+
+    @classmethod
+    def of(cls, checkpoint_id: str, cases: Sequence[str], plan: FineTuningPlan) -> Stages:
+        """Name the evaluations of one super-net's weights on some validation cases."""
+        shared = f"shared {digest(checkpoint_id, list(cases))}"
+        return cls(
+            shared=shared, fine_tuned=f"fine-tuned {digest(shared, plan.iterations, plan.learning_rate, plan.seed)}"
+        )
+
+
 class SubNetEvaluator:
     """The search's evaluator on an nnU-Net data set.
 
@@ -37,7 +54,7 @@ class SubNetEvaluator:
         network: the super-net, on `device`.
         scorer: the fold's validation crops.
         folder: where the evaluation log and the finalists' weights are kept.
-        checkpoint_id: names the super-net's weights; scores of other weights are never read.
+        stages: names of the evaluations; scores under other names are never read.
         plan: how finalists are fine-tuned.
         device: where all this runs.
     """
@@ -50,16 +67,13 @@ class SubNetEvaluator:
         scorer: CropScorer,
         *,
         folder: Path,
-        checkpoint_id: str,
+        stages: Stages,
         plan: FineTuningPlan,
         device: torch.device,
     ) -> None:
         self.dataset, self.fold, self.network, self.scorer = dataset, fold, network, scorer
-        self.folder, self.plan, self.device = folder, plan, device
-        self.log = EvaluationLog(folder / "evaluations.jsonl")
-        self.shared_stage = f"shared {digest(checkpoint_id, [crop.case for crop in scorer.crops])}"
-        fine_tuned = digest(self.shared_stage, plan.iterations, plan.learning_rate, plan.seed)
-        self.fine_tuned_stage = f"fine-tuned {fine_tuned}"
+        self.folder, self.stages, self.plan, self.device = folder, stages, plan, device
+        self.log = EvaluationLog(folder / "evaluations.jsonl", "score", Score.from_json)
         self._fine_tuner: FineTuner | None = None
 
     @property
@@ -67,15 +81,15 @@ class SubNetEvaluator:
         return self.network.super_net.space
 
     def score_shared(self, architecture: Architecture) -> Score:
-        if known := self.log.get(self.shared_stage, architecture):
+        if known := self.log.get(self.stages.shared, architecture):
             return known
         self.network.take(architecture)
         score = self.scorer.score(self.network)
-        self.log.add(self.shared_stage, architecture, score)
+        self.log.add(self.stages.shared, architecture, score)
         return score
 
     def score_fine_tuned(self, architecture: Architecture) -> Score:
-        if (known := self.log.get(self.fine_tuned_stage, architecture)) and self.weights_file(architecture).exists():
+        if (known := self.log.get(self.stages.fine_tuned, architecture)) and self.weights_file(architecture).exists():
             return known
         network = self.inherited(architecture)
         if self._fine_tuner is None:
@@ -87,8 +101,8 @@ class SubNetEvaluator:
             seed=derive_seed(self.plan.seed, "fine-tuning", architecture.id),
         )
         score = self.scorer.score(network)
-        write_inherited_weights(self.weights_file(architecture), network, fold=self.fold, stage=self.fine_tuned_stage)
-        self.log.add(self.fine_tuned_stage, architecture, score)
+        write_inherited_weights(self.weights_file(architecture), network, fold=self.fold, stage=self.stages.fine_tuned)
+        self.log.add(self.stages.fine_tuned, architecture, score)
         return score
 
     def inherited(self, architecture: Architecture) -> SearchedNet:
@@ -103,7 +117,7 @@ class SubNetEvaluator:
 
     def weights_file(self, architecture: Architecture) -> Path:
         """Return where a finalist's fine-tuned weights are kept."""
-        return self.folder / "finalists" / f"{architecture.id}_{self.fine_tuned_stage.rpartition(' ')[2]}.pth"
+        return self.folder / "finalists" / f"{architecture.id}_{self.stages.fine_tuned.rpartition(' ')[2]}.pth"
 
     def close(self) -> None:
         """Shut nnU-Net's background workers down."""

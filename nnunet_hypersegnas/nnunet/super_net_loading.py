@@ -11,6 +11,15 @@ from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError, Super
 from nnunet_hypersegnas.space import SearchSpace
 
 
+def check_trained(dataset: PreprocessedDataset, path: Path) -> None:
+    """Raise CheckpointError where there is no final checkpoint."""
+    if not path.exists():
+        raise CheckpointError(
+            f"no super-net at {path}; train it to its end with `nnUNetv2_train {dataset.name} "
+            f"{dataset.configuration_name} FOLD -tr HyperSegNASSupernetTrainer -p {dataset.plans['plans_name']}`"
+        )
+
+
 def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpace, OneShotNetwork]:
     """Load a trained super-net, on the CPU.
 
@@ -18,11 +27,7 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
         CheckpointError: the file is missing, no super-net's, not annealed to the end, or made for another search space
             or other labels.
     """
-    if not path.exists():
-        raise CheckpointError(
-            f"no super-net at {path}; train it to its end with `nnUNetv2_train {dataset.name} "
-            f"{dataset.configuration_name} FOLD -tr HyperSegNASSupernetTrainer -p {dataset.plans['plans_name']}`"
-        )
+    check_trained(dataset, path)
     checkpoint = load_checkpoint_file(path)
     record = SuperNetRecord.from_checkpoint(checkpoint, path)
     if record.annealing_lambda < 1:

@@ -21,22 +21,27 @@ class ValidationCrop:
     labels: np.ndarray
 
 
-def load_validation_crops(
-    dataset: PreprocessedDataset, fold: int, max_cases: int | None = None
-) -> list[ValidationCrop]:
-    """Load the crops of a fold's validation cases; cases without foreground are left out.
-
-    Args:
-        dataset: where the cases are.
-        fold: the super-net's fold.
-        max_cases: take at most so many cases, spread evenly over the fold's list.
+def scoring_cases(dataset: PreprocessedDataset, fold: int, max_cases: int | None = None) -> list[str]:
+    """Return the fold's validation cases, or `max_cases` of them, spread evenly over the fold's list.
 
     Raises:
-        DatasetError: the fold's validation cases are not preprocessed, or none of them has foreground.
+        DatasetError: there is no such fold.
     """
     keys = dataset.validation_cases(fold)
     if max_cases is not None and max_cases < len(keys):
         keys = [keys[i] for i in np.linspace(0, len(keys) - 1, max_cases).round().astype(int)]
+    return keys
+
+
+def load_validation_crops(
+    dataset: PreprocessedDataset, fold: int, max_cases: int | None = None
+) -> list[ValidationCrop]:
+    """Load the crops of a fold's `scoring_cases`; cases without foreground are left out.
+
+    Raises:
+        DatasetError: the fold's validation cases are not preprocessed, or none of them has foreground.
+    """
+    keys = scoring_cases(dataset, fold, max_cases)
     cases = dataset.cases()
     if missing := sorted(set(keys) - set(cases.identifiers)):
         raise DatasetError(

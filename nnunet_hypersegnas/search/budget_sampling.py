@@ -106,7 +106,9 @@ class BudgetSampler:
         """
         self._calls += 1
         rng = rng_for(self.seed, "candidates", self._calls)
-        share = np.bincount(np.arange(count) % len(self.bins), minlength=len(self.bins))
+        # Evenly over the window, also where there are fewer to draw than bins.
+        bins = (2 * np.arange(count) + 1) * len(self.bins) // (2 * count)
+        share = np.bincount(bins, minlength=len(self.bins))
         for _ in range(UNIFORM_ROUNDS):
             if self._has(share):
                 break

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.search.candidates import Candidate, Meter
+from nnunet_hypersegnas.search.limits import BudgetError, Limits
+from nnunet_hypersegnas.search.progress import Progress
 from nnunet_hypersegnas.search.score import Score
 from nnunet_hypersegnas.space import Architecture
+
+MOST_TRIED = 5  # times the finalists asked for, where finalists are measured and miss the budget
 
 
 class Evaluator(Protocol):
@@ -22,65 +27,64 @@ class Evaluator(Protocol):
         """Fine-tune the shared weights for this architecture, then score."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """An architecture within the budget, and what is known of it so far."""
-
-    architecture: Architecture
-    predicted_memory_bytes: int
-    parameters: int
-    shared: Score | None = None
-    fine_tuned: Score | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "architecture": self.architecture.to_json(),
-            "predicted_memory_bytes": self.predicted_memory_bytes,
-            "parameters": self.parameters,
-            "shared": self.shared.to_json() if self.shared else None,
-            "fine_tuned": self.fine_tuned.to_json() if self.fine_tuned else None,
-        }
-
-
-class ProgressBar(Protocol):
-    """Shows a stage's progress while it is open."""
-
-    def __enter__(self) -> ProgressBar: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def advance(self, best_dsc: float) -> None:
-        """One more candidate is done; `best_dsc` is the stage's best so far, in 0 to 1."""
-
-
 def coarse_to_fine(
     candidates: Sequence[Candidate],
     evaluator: Evaluator,
     finalists: int,
-    progress: Callable[[str, Sequence[Candidate]], ProgressBar],
+    progress: Progress,
+    limits: Limits,
+    meter: Meter | None = None,
 ) -> list[Candidate]:
     """Return all candidates, best first: the fine-tuned finalists, then the others by their shared-weight score.
 
     Equal scores are ordered by memory, then by id, so the result does not depend on the candidates' order.
 
+    Args:
+        candidates: what is searched, one at least.
+        evaluator: scores them.
+        finalists: how many are fine-tuned.
+        progress: makes a bar for each stage.
+        limits: the budget's.
+        meter: measures the finalists; one that misses the limits gives its place to the next best.
+
     Raises:
         HyperSegNASError: no candidate could be scored, since no validation crop holds a foreground label.
+        BudgetError: no finalist meets the limits when measured.
     """
-    scored = []
-    with progress("scoring with shared weights", candidates) as bar:
+    scored: list[Candidate] = []
+    best_dsc = -math.inf
+    with progress("scoring with shared weights", len(candidates)) as bar:
         for candidate in candidates:
-            scored.append(replace(candidate, shared=evaluator.score_shared(candidate.architecture)))
-            bar.advance(max(_dsc(c.shared) for c in scored))
-    scored.sort(key=lambda c: _order(c, c.shared))
-    if _dsc(scored[0].shared) == -math.inf:
+            score = evaluator.score_shared(candidate.architecture)
+            scored.append(replace(candidate, shared=score))
+            best_dsc = max(best_dsc, _dsc(score))
+            bar.advance(best_dsc)
+    if best_dsc == -math.inf:
         raise HyperSegNASError("no candidate could be scored: no validation crop holds a foreground label")
-    best = []
-    with progress("fine-tuning", scored[:finalists]) as bar:
-        for candidate in scored[:finalists]:
-            best.append(replace(candidate, fine_tuned=evaluator.score_fine_tuned(candidate.architecture)))
-            bar.advance(max(_dsc(c.fine_tuned) for c in best))
+    scored.sort(key=lambda c: _order(c, c.shared))
+
+    best: list[Candidate] = []
+    others: list[Candidate] = []
+    best_dsc = -math.inf
+    with progress("fine-tuning", min(finalists, len(scored))) as bar:
+        for place, candidate in enumerate(scored):
+            if len(best) < finalists and place < MOST_TRIED * finalists:
+                if meter:
+                    candidate = candidate.measured_by(meter)
+                if candidate.meets(limits):
+                    score = evaluator.score_fine_tuned(candidate.architecture)
+                    best.append(replace(candidate, fine_tuned=score))
+                    best_dsc = max(best_dsc, _dsc(score))
+                    bar.advance(best_dsc)
+                    continue
+            others.append(candidate)
+    if not best:
+        raise BudgetError(
+            f"none of the {min(len(scored), MOST_TRIED * finalists)} best candidates has {limits} when measured in a "
+            "process of its own; choose another budget or a wider --tolerance"
+        )
     best.sort(key=lambda c: _order(c, c.fine_tuned))
-    return best + scored[finalists:]
+    return best + others
 
 
 def _dsc(score: Score | None) -> float:

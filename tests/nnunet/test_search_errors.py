@@ -146,7 +146,7 @@ def test_unknown_label_sets(search, edited, labels, message):
 
 def test_a_budget_that_no_candidate_meets(search):
     line = search(memory="10KB")
-    assert "the smallest possible needs" in line and "--memory" in line
+    assert "no architecture has memory" in line and "in this search space it is" in line
 
 
 @pytest.mark.parametrize("budget", ["5", "-3GB", "many"])
@@ -198,10 +198,12 @@ def test_a_full_disk_damages_nothing(demo_environment, capsys):
     assert json.loads(plans.read_text())["plans_name"] == plans.stem
 
 
+def test_no_budget_at_all(capsys):
+    assert main(["4", "3d_fullres", "0"]) == 1
+    assert "no budget: give --memory, --max-params, --max-flops or --max-latency" in capsys.readouterr().err
+
+
 def test_usage_errors_exit_with_2(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["4", "3d_fullres", "0"])
-    assert exit_.value.code == 2
     with pytest.raises(SystemExit) as exit_:
         main(["4", "3d_fullres", "0", "--memory", "5GB", "--finalists", "0"])
     assert exit_.value.code == 2

@@ -67,6 +67,11 @@ def test_they_are_spread_over_the_window_and_over_topologies(low, high):
     assert np.median(distance[np.triu_indices(100, 1)]) > 20  # of 120 codes
 
 
+def test_a_few_are_spread_over_the_window_too():
+    memory_bytes = np.sort(MODEL.predict(take(memory(0.7e9, 0.8e9), 4)).memory_bytes)
+    assert (np.floor((memory_bytes - 0.7e9) / 0.025e9) == [0, 1, 2, 3]).all()
+
+
 def test_the_same_arguments_give_the_same_and_another_seed_others():
     limits = memory(1.30e9, 1.35e9)
     assert (take(limits, 30) == take(limits, 30)).all()

@@ -3,15 +3,18 @@ import math
 
 import pytest
 
+from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.search import Candidate, EvaluationLog, Score, coarse_to_fine
+from nnunet_hypersegnas.search import BudgetError, Candidate, Interval, Limits, Score, coarse_to_fine
 from nnunet_hypersegnas.space import rng_for, sample
 from tests.spaces import TINY
 
 ARCHITECTURES = list({sample(TINY, rng_for(0, "t", i)) for i in range(40)})[:12]
 CANDIDATES = [
-    Candidate(architecture=a, predicted_memory_bytes=100 - i, parameters=1) for i, a in enumerate(ARCHITECTURES)
+    Candidate(architecture=a, predicted_memory_bytes=100 - i, parameters=1, multiply_adds=1)
+    for i, a in enumerate(ARCHITECTURES)
 ]
+LIMITS = Limits({Quantity.MEMORY: Interval(80, 100)})
 
 
 def _score(value):
@@ -28,7 +31,7 @@ class _Bar:
     def __exit__(self, *exception):
         pass
 
-    def advance(self, best_dsc):
+    def advance(self, best_dsc=None):
         self.seen.append(best_dsc)
 
 
@@ -46,10 +49,13 @@ class _Evaluator:
         return _score(1 - self.shared[architecture])
 
 
-def _run(candidates, shared, finalists=3):
+def _run(candidates, shared, finalists=3, meter=None):
     evaluator, seen = _Evaluator(shared), {}
-    ranked = coarse_to_fine(candidates, evaluator, finalists, lambda stage, c: _Bar(seen.setdefault(stage, [])))
-    return ranked, evaluator, seen
+
+    def progress(stage, total):
+        return _Bar(seen.setdefault(stage, []))
+
+    return coarse_to_fine(candidates, evaluator, finalists, progress, LIMITS, meter), evaluator, seen
 
 
 def test_the_best_by_shared_weights_are_fine_tuned_and_the_best_of_them_wins():
@@ -86,18 +92,28 @@ def test_labels_that_never_occur_do_not_count_in_the_mean():
     assert again.dsc == score.dsc and math.isnan(again.dsc_by_label["b"])
 
 
-def test_the_evaluation_log_survives_a_kill_at_every_byte(tmp_path):
-    log = EvaluationLog(tmp_path / "a" / "log.jsonl")
-    for i, architecture in enumerate(ARCHITECTURES[:3]):
-        log.add("shared x", architecture, _score(i / 10))
-    content = log.path.read_bytes()
-    for cut in range(len(content) + 1):
-        path = tmp_path / "cut.jsonl"
-        path.write_bytes(content[:cut])
-        resumed = EvaluationLog(path)
-        whole = content[:cut].count(b"\n")
-        known = [resumed.get("shared x", a) is not None for a in ARCHITECTURES[:3]]
-        assert known == [i < whole for i in range(3)]
-        resumed.add("shared x", ARCHITECTURES[5], _score(0.9))  # what is appended after a torn line is not lost
-        assert EvaluationLog(path).get("shared x", ARCHITECTURES[5]) == _score(0.9)
-    assert EvaluationLog(log.path).get("other stage", ARCHITECTURES[0]) is None
+class _Meter:
+    def __init__(self, memory):
+        self.memory, self.measured = memory, []
+
+    def measure(self, architecture):
+        self.measured.append(architecture)
+        return {Quantity.MEMORY: self.memory(architecture)}
+
+
+def test_a_finalist_that_misses_the_budget_gives_its_place_to_the_next():
+    shared = {a: i / 20 for i, a in enumerate(ARCHITECTURES)}
+    meter = _Meter(lambda a: math.inf if a == ARCHITECTURES[-1] else 120 if a == ARCHITECTURES[-3] else 90)
+    ranked, evaluator, _ = _run(CANDIDATES, shared, meter=meter)
+    assert evaluator.fine_tuned == [ARCHITECTURES[i] for i in (-2, -4, -5)]
+    assert meter.measured == ARCHITECTURES[:-6:-1]  # nothing is measured that is not to be fine-tuned
+    assert ranked[0].measured == {Quantity.MEMORY: 90}
+    assert ranked[3].to_json()["measured_memory_bytes"] == "does not fit"  # the others stand by their shared score
+    assert len({c.architecture for c in ranked}) == len(ARCHITECTURES)
+
+
+def test_no_finalist_within_the_budget_is_an_error_after_a_bounded_number():
+    meter = _Meter(lambda a: 120)
+    with pytest.raises(BudgetError, match="none of the 5 best candidates has memory 80 B to 100 B when measured"):
+        _run(CANDIDATES, dict.fromkeys(ARCHITECTURES, 0.5), finalists=1, meter=meter)
+    assert len(meter.measured) == 5

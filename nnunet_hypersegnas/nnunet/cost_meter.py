@@ -1,0 +1,164 @@
+"""Measured costs of a search space's networks, trained as nnU-Net trains them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from nnunet_hypersegnas.architectures import SearchedNet, searched_net_kwargs
+from nnunet_hypersegnas.cost.measuring import (
+    CudaGauge,
+    MeasuredMemory,
+    MeasuringError,
+    MemoryGauge,
+    measure_latency_ms,
+    measure_training_memory,
+)
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.fine_tuning import sgd, sub_net_trainer
+from nnunet_hypersegnas.nnunet.metering import MeasuredCosts
+from nnunet_hypersegnas.space import Architecture, SearchSpace
+
+
+class CostMeter:
+    """Measures networks in this process, one after the other.
+
+    Args:
+        dataset: gives patch, batch size, channels and labels.
+        space: the networks' search space.
+        device: where they are measured; on a CPU only latency is.
+        gauge: reads the device's memory.
+    """
+
+    def __init__(
+        self, dataset: PreprocessedDataset, space: SearchSpace, device: torch.device, gauge: MemoryGauge | None = None
+    ) -> None:
+        self.dataset, self.space, self.device = dataset, space, device
+        self.gauge = CudaGauge(device) if gauge is None and device.type == "cuda" else gauge
+        with tempfile.TemporaryDirectory() as folder:  # of the log that every trainer of nnU-Net opens
+            self.trainer = sub_net_trainer(dataset, space, 0, device, Path(folder))
+
+    def measure(self, architecture: Architecture) -> MeasuredCosts:
+        """Return training memory, where the device has a gauge, and latency."""
+        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True  # as nnU-Net trains
+        try:
+            memory = self.training_memory(architecture) if self.gauge else None
+            fits = memory is None or memory.fits
+            return MeasuredCosts(memory=memory, latency_ms=self.latency_ms(architecture) if fits else None)
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+
+    def training_memory(self, architecture: Architecture) -> MeasuredMemory:
+        """Return the peak memory of nnU-Net's training steps.
+
+        Raises:
+            MeasuringError: the device is a CPU.
+        """
+        if self.gauge is None:
+            raise MeasuringError(f"training memory is measured on a GPU, not on {self.device.type}")
+        measured = measure_training_memory(lambda: self._make_step(architecture), self.gauge)
+        self.trainer.network = self.trainer.optimizer = None
+        return measured
+
+    def latency_ms(self, architecture: Architecture) -> float | None:
+        """Return the time of one patch's forward pass; None where it does not fit."""
+        network = self._network(architecture, deep_supervision=False).eval()
+        shape = (1, self.dataset.input_channels, *self.dataset.configuration.patch_size)
+        return measure_latency_ms(network, shape, self.device)
+
+    def _network(self, architecture: Architecture, *, deep_supervision: bool) -> SearchedNet:
+        return SearchedNet(
+            self.dataset.input_channels,
+            self.dataset.label_manager.num_segmentation_heads,
+            deep_supervision,
+            **searched_net_kwargs(self.space, architecture),
+        ).to(self.device)
+
+    def _make_step(self, architecture: Architecture) -> Callable[[], None]:
+        trainer = self.trainer
+        trainer.network = self._network(architecture, deep_supervision=True).train()
+        trainer.optimizer = sgd(trainer, trainer.initial_lr)
+        batch = {"data": self._image(), "target": self._targets()}
+        return lambda: trainer.train_step(batch)
+
+    def _image(self) -> Tensor:
+        batch_size, patch = self.trainer.batch_size, self.dataset.configuration.patch_size
+        return torch.rand(batch_size, self.dataset.input_channels, *patch)
+
+    def _targets(self) -> list[Tensor]:
+        """Return random labels as nnU-Net's loaders give them, one tensor for each scale of deep supervision."""
+        labels, patch = self.dataset.label_manager, self.dataset.configuration.patch_size
+        sizes = [
+            [round(size * factor) for size, factor in zip(patch, scale, strict=True)]
+            for scale in self.trainer._get_deep_supervision_scales()
+        ]
+        batch_size = self.trainer.batch_size
+        if labels.has_regions:
+            channels = len(labels.foreground_regions) + labels.has_ignore_label
+            return [torch.rand(batch_size, channels, *size) < 0.5 for size in sizes]
+        classes = labels.num_segmentation_heads
+        return [torch.randint(0, classes, (batch_size, 1, *size), dtype=torch.int16) for size in sizes]
+
+
+class MeasuringProcess:
+    """Measures networks in one long-lived process of its own, so that nothing else counts in its memory.
+
+    Leave it, as a context, to end the process. It starts with the first measurement.
+    """
+
+    def __init__(self, dataset: PreprocessedDataset, space: SearchSpace, device: torch.device) -> None:
+        self._arguments = dataset, space, device
+        self._pool = ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), initializer=_start, initargs=self._arguments
+        )
+
+    def measure(self, architecture: Architecture) -> MeasuredCosts:
+        """Measure one network.
+
+        Raises:
+            MeasuringError: the process died, for example killed by the system for want of memory.
+        """
+        try:
+            return self._pool.submit(_measure, architecture).result()
+        except BrokenProcessPool as error:
+            raise MeasuringError(
+                f"the process that measured architecture {architecture.id} died (killed for want of main memory?); "
+                "what was measured before is kept: run the command again"
+            ) from error
+
+    def measure_afresh(self, architecture: Architecture) -> MeasuredCosts:
+        """Measure one network in a further process that measures nothing else.
+
+        Raises:
+            MeasuringError: as `measure`.
+        """
+        with MeasuringProcess(*self._arguments) as other:
+            return other.measure(architecture)
+
+    def __enter__(self) -> MeasuringProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+_meter: CostMeter  # of a measuring process, which has one
+
+
+def _start(dataset: PreprocessedDataset, space: SearchSpace, device: torch.device) -> None:
+    global _meter
+    _meter = CostMeter(dataset, space, device)
+
+
+def _measure(architecture: Architecture) -> MeasuredCosts:
+    return _meter.measure(architecture)
