@@ -88,7 +88,7 @@ def trace_training_step(
         always = memory.storages(*weights, *(optimizer.state[weight]["momentum_buffer"] for weight in weights))
         memory.reset_peak()  # what building the network took beside it is no training
         keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-        with keeping, CudaAutocast() if cuda_autocast else contextlib.nullcontext():
+        with keeping, _SayYes(), CudaAutocast() if cuda_autocast else contextlib.nullcontext():
             output = network(image)
             value = loss(output, targets if len(targets) > 1 else targets[0])
         value.backward()
@@ -157,13 +157,20 @@ class LiveMemory(TorchDispatchMode):
         self.live_bytes -= self._live.pop(address).size
 
 
+class _SayYes(TorchFunctionMode):
+    """Fake tensors have no values; a loss that asks for one is answered yes, as that some voxel is not ignored."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return True if func is Tensor.__bool__ else func(*args, **(kwargs or {}))
+
+
 class CudaAutocast(TorchFunctionMode):
     """The dtypes of CUDA's fp16 autocast, for tensors that are not on a GPU (CPU's autocast has other lists).
 
     The functions that segmentation networks and nnU-Net's losses call, from the lists in torch's
     `aten/src/ATen/autocast_mode.h`: convolutions and linear layers run in fp16, weights are cast once and kept;
-    interpolation runs in fp32; softmax, log_softmax and cross-entropy read fp16 and write fp32. All others, norms and
-    activations among them, take what they get.
+    interpolation and binary cross-entropy run in fp32; softmax, log_softmax and cross-entropy read fp16 and write fp32.
+    All others, norms and activations among them, take what they get.
     """
 
     _LOWER = frozenset(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -60,6 +61,7 @@ class NetworkCosts:
     Attributes:
         name: the network's.
         network_class: what nnU-Net builds.
+        patch_size, batch_size: in voxels, and patches a step.
         parameters: number of parameters.
         multiply_adds: of all convolutions in the forward pass of one patch.
         memory_bytes: the most that tensors need at any time.
@@ -69,6 +71,8 @@ class NetworkCosts:
 
     name: str
     network_class: str
+    patch_size: tuple[int, ...]
+    batch_size: int
     parameters: int
     multiply_adds: int
     memory_bytes: int
@@ -84,6 +88,8 @@ class NetworkCosts:
         return {
             "name": self.name,
             "network_class": self.network_class,
+            "patch_size_voxels": list(self.patch_size),
+            "batch_size": self.batch_size,
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
             "predicted_memory_bytes": self.memory_bytes,
@@ -130,8 +136,13 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
         raise NetworkError(
             f"{path} holds no plans; for an architecture give its data set with -d, and its plans with -p"
         )
-    winner = content.get("winner", {})
-    architecture = Architecture.from_json(winner.get("architecture", {}) if winner else content)
+    match content:
+        case {"codes": _}:
+            architecture = Architecture.from_json(content)
+        case {"winner": {"architecture": winner}}:
+            architecture = Architecture.from_json(winner)
+        case _:
+            raise NetworkError(f"{path} holds no plans, no architecture ('codes') and no record of a search ('winner')")
     space_plans = PlannedNetwork(
         name=plans_name,
         plans=read_plans(folder, plans_name),
@@ -162,7 +173,7 @@ def network_costs(network: PlannedNetwork, *, cuda: bool) -> NetworkCosts:
     channels = determine_num_input_channels(manager, configuration, dict(network.dataset_json))
     labels = manager.get_label_manager(dict(network.dataset_json))
 
-    def build(deep_supervision: bool = True) -> nn.Module:
+    def build() -> nn.Module:
         return get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
@@ -170,7 +181,7 @@ def network_costs(network: PlannedNetwork, *, cuda: bool) -> NetworkCosts:
             channels,
             labels.num_segmentation_heads,
             allow_init=False,
-            deep_supervision=deep_supervision,
+            deep_supervision=True,
         )
 
     with tempfile.TemporaryDirectory() as folder:
@@ -184,6 +195,12 @@ def network_costs(network: PlannedNetwork, *, cuda: bool) -> NetworkCosts:
             Path(folder),
         )
     patch, batch_size = tuple(configuration.patch_size), configuration.batch_size
+    strides = np.prod(configuration.pool_op_kernel_sizes, axis=0)
+    if np.any(np.array(patch) % strides):
+        raise NetworkError(
+            f"{network.name}: patch size {list(patch)} is not divisible by {strides.tolist()}, the network's strides; "
+            "make it so in the plans"
+        )
     target_channels = len(labels.foreground_regions) + labels.has_ignore_label if labels.has_regions else 1
     try:
         step = trace_training_step(
@@ -201,17 +218,19 @@ def network_costs(network: PlannedNetwork, *, cuda: bool) -> NetworkCosts:
             cuda_autocast=cuda,
             target_dtype=torch.bool if labels.has_regions else torch.int16,
         )
-        multiply_adds = count_multiply_adds(lambda: build(deep_supervision=True), (1, channels, *patch))
+        multiply_adds = count_multiply_adds(build, (1, channels, *patch))
     except HyperSegNASError:
         raise
     except (RuntimeError, ValueError, TypeError, ImportError, AttributeError, AssertionError) as error:
         raise NetworkError(
             f"the network of {network.name} ({configuration.network_arch_class_name}) cannot be trained at patch "
-            f"{list(patch)} (do its strides divide it?): {error}"
+            f"{list(patch)}: {error}"
         ) from error
     return NetworkCosts(
         name=network.name,
         network_class=configuration.network_arch_class_name.rpartition(".")[2],
+        patch_size=patch,
+        batch_size=batch_size,
         parameters=step.parameters,
         multiply_adds=multiply_adds,
         memory_bytes=step.peak_bytes,
@@ -230,6 +249,8 @@ def describe(costs: Sequence[NetworkCosts]) -> list[dict[str, str]]:
         {
             "network": cost.name,
             "class": cost.network_class,
+            "patch": "x".join(map(str, cost.patch_size)),
+            "batch": str(cost.batch_size),
             "parameters": text(Quantity.PARAMETERS, cost.parameters),
             "multiply-adds": text(Quantity.MULTIPLY_ADDS, cost.multiply_adds),
             "predicted memory": text(Quantity.MEMORY, cost.memory_bytes),

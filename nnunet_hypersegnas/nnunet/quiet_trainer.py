@@ -25,21 +25,23 @@ def quiet_trainer(
     folder: Path,
 ) -> T:
     """Return a trainer that prints nothing and keeps the log that every trainer opens in a folder of ours."""
-    with _results_in(folder), redirect_stdout(io.StringIO()):
+    # Nothing may be left among trained models, nor be logged elsewhere.
+    with _environment(nnUNet_results=str(folder), nnUNet_wandb_enabled="0"), redirect_stdout(io.StringIO()):
         return trainer_class(
             {**plans, "continue_training": False}, configuration, fold, dict(dataset_json), device=device
         )
 
 
 @contextmanager
-def _results_in(folder: Path) -> Iterator[None]:
-    """Let nnU-Net's results be in this folder for a while; it reads the variable each time."""
-    before = os.environ.get("nnUNet_results")
-    os.environ["nnUNet_results"] = str(folder)
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables, which nnU-Net reads each time, for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["nnUNet_results"]
-        else:
-            os.environ["nnUNet_results"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

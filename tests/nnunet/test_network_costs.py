@@ -119,6 +119,13 @@ def test_nnunets_own_network(folder):
     assert network_costs(planned(plans()), cuda=True).memory_bytes < costs.memory_bytes
 
 
+def test_ignored_voxels(folder):
+    ignoring = {**DATASET_JSON, "labels": {**DATASET_JSON["labels"], "ignore": 3}}
+    costs, plain = (network_costs(planned(plans(), d), cuda=True) for d in (ignoring, DATASET_JSON))
+    assert costs.parameters == plain.parameters  # no head learns what is ignored
+    assert costs.memory_bytes >= plain.memory_bytes  # of the mask, which the peak may not meet
+
+
 def test_regions_and_an_ignore_label(folder):
     regions = {"labels": {"background": 0, "whole": [1, 2], "lesion": 2, "ignore": 3}, "regions_class_order": [1, 2]}
     costs = network_costs(planned(plans(), {**DATASET_JSON, **regions}), cuda=True)
@@ -158,9 +165,9 @@ def test_every_way_to_name_a_network(folder, tmp_path, capsys):
         (["nnUNetPlans", "-d", "123", "-c", "2d"], "has no configuration '2d'; it has 3d_fullres"),
         (["{tmp}/text.json", "-d", "123"], "is no JSON"),
         (["{tmp}/list.json", "-d", "123"], "holds a list, a JSON object is needed"),
-        (["{tmp}/other.json", "-d", "123"], "architecture"),
+        (["{tmp}/other.json", "-d", "123"], "holds no plans, no architecture ('codes') and no record of a search"),
         (["{tmp}/plans.json"], "no dataset.json beside"),
-        (["{tmp}/odd.json", "-d", "123"], "cannot be trained at patch [16, 18, 16]"),
+        (["{tmp}/odd.json", "-d", "123"], "patch size [16, 18, 16] is not divisible by [4, 4, 4]"),
     ],
 )
 def test_bad_input_is_one_line(folder, tmp_path, capsys, words, message):
