@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := nnunet_hypersegnas trainers architectures tests benchmarks tools setup.py
+SOURCES := nnunet_hypersegnas trainers architectures tests tools benchmarks setup.py
 
 # Many spawned workers and busy-waiting OpenMP threads slow small CPU runs manyfold.
 export nnUNet_def_n_proc ?= 2

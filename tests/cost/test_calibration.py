@@ -6,7 +6,7 @@ import pytest
 
 from nnunet_hypersegnas.cost import Calibration, Conditions, CostError, CostModel, Fit, Quantity
 from nnunet_hypersegnas.space import SearchSpace, rng_for, sample_codes
-from tests.cost.test_cost_model import setup_for
+from tests.cost.truth import setup_for
 
 HERE = Conditions(device="GPU", driver="570.1", torch="2.13.0", plans="abc")
 MODEL = CostModel(SearchSpace.paper(), setup_for((96, 96, 96), autocast=True))

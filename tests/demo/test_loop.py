@@ -68,11 +68,14 @@ def test_nnunets_own_validation_ran_on_the_super_net(finished_demo):
 def test_the_record_holds_every_candidate(finished_demo):
     for network in finished_demo.summary["networks"]:
         record = json.loads((finished_demo.supernet_fold / "search" / f"{network['plans']}.json").read_text())
-        low, high = record["window_bytes"]
+        low, high = record["limits"]["memory"]
+        assert record["memory_metric"] == "predicted"
+        assert record["distribution"]["candidates"] == len(record["candidates"])
         assert record["selected_on_fold"] == 0 and "selection-biased" in record["note"]
         assert 1 <= len(record["candidates"]) <= 4
         for candidate in record["candidates"]:
             assert low <= candidate["predicted_memory_bytes"] <= high
+            assert candidate["measured_memory_bytes"] is None  # there is no GPU to measure on
             assert candidate["shared"]["dsc_by_label"].keys() == {"organ", "lesion"}
         tuned = [c["fine_tuned"]["dsc"] for c in record["candidates"] if c["fine_tuned"]]
         assert len(tuned) == min(2, len(record["candidates"]))

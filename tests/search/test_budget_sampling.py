@@ -15,7 +15,7 @@ from nnunet_hypersegnas.space import (
     to_architectures,
     to_codes,
 )
-from tests.cost.test_cost_model import TRUTH, setup_for
+from tests.cost.truth import TRUTH, setup_for
 from tests.spaces import TINY
 
 PAPER = SearchSpace.paper()

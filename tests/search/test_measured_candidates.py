@@ -14,7 +14,7 @@ from nnunet_hypersegnas.search import (
     predicted_candidates,
 )
 from nnunet_hypersegnas.space import SearchSpace
-from tests.cost.test_cost_model import setup_for
+from tests.cost.truth import setup_for
 
 SPACE = SearchSpace.paper()
 MODEL = CostModel(SPACE, setup_for((96, 96, 96), autocast=True))
