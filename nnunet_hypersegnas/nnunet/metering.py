@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_hypersegnas.cost import Quantity
-from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MemoryMetric
+from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MeasuringError, MemoryMetric
 from nnunet_hypersegnas.search import EvaluationLog
 from nnunet_hypersegnas.space import Architecture
 
@@ -26,10 +26,16 @@ class MeasuredCosts:
     latency_ms: float | None
 
     def by_quantity(self, metric: MemoryMetric | None) -> dict[Quantity, float]:
-        """Return what there is, memory by the metric; both are infinite where the network does not fit."""
+        """Return what there is, memory by the metric; both are infinite where the network does not fit.
+
+        Raises:
+            MeasuringError: the metric could not be read.
+        """
         costs = {Quantity.LATENCY: math.inf if self.latency_ms is None else self.latency_ms}
         if metric and self.memory:
             memory_bytes = self.memory.bytes(metric)
+            if memory_bytes is None and self.memory.fits:
+                raise MeasuringError(f"memory by {metric.value} could not be read; choose another --memory-metric")
             costs[Quantity.MEMORY] = math.inf if memory_bytes is None else memory_bytes
         return costs
 

@@ -56,9 +56,10 @@ class Candidate:
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
             "predicted_memory_bytes": self.predicted_memory_bytes,
-            "measured_memory_bytes": "does not fit" if memory == math.inf else memory,
+            "measured_memory_bytes": None if memory == math.inf else memory,
+            "fits_device": None if memory is None else memory < math.inf,
             "predicted_latency_ms": self.predicted_latency_ms,
-            "measured_latency_ms": latency,
+            "measured_latency_ms": None if latency == math.inf else latency,
             "shared": self.shared.to_json() if self.shared else None,
             "fine_tuned": self.fine_tuned.to_json() if self.fine_tuned else None,
         }

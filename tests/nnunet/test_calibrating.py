@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from nnunet_hypersegnas.cli.calibrate import main
 from nnunet_hypersegnas.cli.search import main as search_main
-from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MemoryMetric
+from nnunet_hypersegnas.cost import Quantity
+from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MeasuringError, MemoryMetric
 from nnunet_hypersegnas.nnunet.calibrating import (
     CalibrationError,
     calibrate,
@@ -76,6 +78,16 @@ def test_what_was_measured_before_a_kill_is_not_measured_again(dataset, tmp_path
     assert first.asked == networks == second.asked + third.asked
     assert whole.memory["reserved"].coefficients == pytest.approx((1000, 2), rel=1e-3)
     assert set(whole.memory) == {"reserved", "allocated"}  # what could not be read is not there
+
+
+def test_a_metric_that_cannot_be_read_is_not_taken_for_a_network_that_does_not_fit():
+    fits = MeasuredCosts(memory=MeasuredMemory(allocated_bytes=5, reserved_bytes=6), latency_ms=7)
+    assert fits.by_quantity(MemoryMetric.RESERVED) == {Quantity.MEMORY: 6, Quantity.LATENCY: 7}
+    with pytest.raises(MeasuringError, match="memory by nvml could not be read"):
+        fits.by_quantity(MemoryMetric.NVML)
+    too_large = MeasuredCosts(memory=MeasuredMemory(), latency_ms=None)
+    assert too_large.by_quantity(MemoryMetric.NVML) == {Quantity.MEMORY: math.inf, Quantity.LATENCY: math.inf}
+    assert MeasuredCosts.from_json(json.loads(json.dumps(too_large.to_json()))) == too_large
 
 
 def test_networks_that_do_not_fit_are_left_out(dataset, tmp_path):
