@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from nnunet_hypersegnas.cost.nvml import NvmlError, ProcessMemory
+from nnunet_hypersegnas.cost.nvml import NvmlError, process_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
 
 # The first step brings the momentum, and cuDNN tries its algorithms; the second one is like all later ones.
@@ -21,6 +21,15 @@ WARMUP_STEPS = 2
 STEPS = 3
 WARMUP_PASSES = 3
 PASSES = 15
+
+# What is raised where memory that torch's allocator does not manage runs out: handles and modules of the libraries, or
+# cuDNN left without any algorithm whose workspace has room.
+_OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm",
+)
 
 
 class MeasuringError(HyperSegNASError):
@@ -87,14 +96,12 @@ class CudaGauge:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         torch.cuda.init()
-        self._process: ProcessMemory | None = None
+        torch.zeros(1, device=device)  # NVML lists a process once it has a context
         self.why_no_nvml: str | None = None
         try:
-            torch.zeros(1, device=device)  # NVML lists a process once it has a context
-            self._process = ProcessMemory(device)
-            self._process.used_bytes()
+            process_bytes(device)
         except NvmlError as error:
-            self._process, self.why_no_nvml = None, str(error)
+            self.why_no_nvml = str(error)
 
     def clear(self) -> None:
         torch.cuda.synchronize(self.device)
@@ -111,7 +118,7 @@ class CudaGauge:
             allocated_bytes=torch.cuda.max_memory_allocated(self.device),
             reserved_bytes=torch.cuda.max_memory_reserved(self.device),
             # The allocator keeps what it has reserved, so the process' memory now is its peak.
-            nvml_bytes=self._process.used_bytes() if self._process else None,
+            nvml_bytes=None if self.why_no_nvml else process_bytes(self.device),
         )
 
 
@@ -180,12 +187,7 @@ def _peak_of_steps(make_step: Callable[[], Callable[[], None]], gauge: MemoryGau
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that the device has no memory left."""
-    text = str(error)
-    return (
-        isinstance(error, torch.cuda.OutOfMemoryError)
-        or "CUDA out of memory" in text
-        or any(code in text for code in ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"))
-    )
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 @torch.inference_mode()

@@ -1,91 +1,113 @@
-"""What NVIDIA's management library (NVML) says of this process' GPU memory: the figure that nvidia-smi shows."""
+"""What NVML says of this process' memory on a GPU: the number that nvidia-smi shows, CUDA's context included."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
 
+from nnunet_hypersegnas.cost.sizes import format_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
 
 
 class NvmlError(HyperSegNASError):
-    """NVML cannot be read here; the message says why."""
+    """NVML cannot tell this process' memory; the message is the reason."""
 
 
-class ProcessMemory:
-    """Reads the GPU memory of a process on one CUDA device.
-
-    The device is found by its UUID, so CUDA_VISIBLE_DEVICES, several GPUs and MIG slices lead to the right one.
+def process_bytes(device: torch.device, *, nvml: Any = None) -> int:
+    """Return the bytes that this process uses on a CUDA device; it is listed once it has a context there.
 
     Args:
-        device: a CUDA device of torch.
-        pid: the process; this one by default.
-        nvml: the pynvml module; imported where None.
+        device: the device as torch counts it; NVML is asked for its UUID, as CUDA_VISIBLE_DEVICES may have renumbered.
+        nvml: the module `pynvml`; imported where None.
 
     Raises:
-        NvmlError: no pynvml, no driver, or no such device.
+        NvmlError: for whatever reason.
     """
-
-    def __init__(self, device: torch.device, *, pid: int | None = None, nvml: ModuleType | None = None) -> None:
-        self._nvml = _initialized(nvml)
-        self._pid = os.getpid() if pid is None else pid
-        self._handle = self._find(device)
-
-    def used_bytes(self) -> int:
-        """Return what the process holds on the device, context and libraries included.
-
-        Raises:
-            NvmlError: NVML does not list the process, or not its memory.
-        """
-        try:
-            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
-        except self._nvml.NVMLError as error:
-            raise NvmlError(f"NVML lists no processes ({error})") from error
-        # A process has several entries where it works on several MIG slices of a GPU.
-        mine = [process.usedGpuMemory for process in processes if process.pid == self._pid]
-        if not mine:
-            raise NvmlError(
-                f"NVML lists {len(processes)} processes on the GPU, but not this one ({self._pid}); in a container it "
-                "needs the host's process ids (docker run --pid=host)"
-            )
-        if None in mine:
-            raise NvmlError("NVML gives no memory by process here, as with Windows display drivers")
-        return sum(mine)
-
-    def _find(self, device: torch.device) -> Any:
-        uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
-        if uuid is None:
-            raise NvmlError(f"torch {torch.__version__} names no UUID of the GPU; update torch")
-        reasons = []
-        for kind in ("GPU", "MIG"):  # torch leaves out which one it is
-            try:
-                return self._nvml.nvmlDeviceGetHandleByUUID(f"{kind}-{uuid}")
-            except self._nvml.NVMLError as error:
-                reasons.append(f"{kind}-{uuid}: {error}")
-        raise NvmlError(f"NVML does not know torch's device ({'; '.join(reasons)})")
-
-
-def driver_version(nvml: ModuleType | None = None) -> str:
-    """Return the version of NVIDIA's driver, or "unknown" where NVML cannot be read."""
+    nvml = nvml or _import_pynvml()
+    uuid, pid = _uuid(device), os.getpid()
     try:
-        return str(_initialized(nvml).nvmlSystemGetDriverVersion())
+        nvml.nvmlInit()
+        try:
+            # By version: the name without one fails with drivers of other versions than the module's.
+            listed = [
+                process
+                for handle in _handles(nvml, uuid)
+                for process in nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
+                if process.pid == pid
+            ]
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        raise NvmlError(f"NVML cannot be asked for GPU {uuid}: {error}") from error
+    if not listed:
+        raise NvmlError(
+            f"NVML does not list process {pid} on GPU {uuid}; in a container it may list it by its number on the host "
+            "(start it with --pid=host)"
+        )
+    used = listed[0].usedGpuMemory
+    if used is None:
+        raise NvmlError(f"NVML does not tell the memory of single processes on GPU {uuid} (Windows does not)")
+    reserved = torch.cuda.memory_reserved(device)
+    if used < reserved:
+        raise NvmlError(
+            f"NVML says {format_bytes(used)} of process {pid} on GPU {uuid}, but PyTorch alone holds "
+            f"{format_bytes(reserved)}: that number is another process' on the host"
+        )
+    return int(used)
+
+
+def driver_version(*, nvml: Any = None) -> str:
+    """Return the version of NVIDIA's driver, or "unknown" where NVML cannot be asked."""
+    try:
+        nvml = nvml or _import_pynvml()
     except NvmlError:
+        return "unknown"
+    try:
+        nvml.nvmlInit()
+        try:
+            return str(nvml.nvmlSystemGetDriverVersion())
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError:
         return "unknown"
 
 
-def _initialized(given: ModuleType | None) -> Any:
-    nvml: Any = given
-    if nvml is None:
-        try:
-            nvml = import_module("pynvml")
-        except ImportError as error:
-            raise NvmlError("pynvml is missing; pip install nvidia-ml-py") from error
+def _import_pynvml() -> Any:
     try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        raise NvmlError(f"NVML does not start ({error})") from error
-    return nvml
+        import pynvml
+    except ImportError as error:
+        raise NvmlError("pynvml is not installed (pip install nvidia-ml-py)") from error
+    return pynvml
+
+
+def _uuid(device: torch.device) -> str:
+    try:
+        return str(torch.cuda.get_device_properties(device).uuid)
+    except AttributeError as error:
+        raise NvmlError(f"torch {torch.__version__} does not tell a GPU's UUID; NVML needs it") from error
+
+
+def _handles(nvml: Any, uuid: str) -> list[Any]:
+    """Return the GPU's handle or, where it is partitioned (MIG), those on which the process may be.
+
+    CUDA gives the UUID of the instance or of the whole GPU, depending on its version; the whole GPU's list of processes
+    needs privileges then. A process is on one instance only, so looking at all of them finds the right one.
+    """
+    try:
+        gpu = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except nvml.NVMLError_NotFound:
+        return [nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")]
+    try:
+        partitioned = nvml.nvmlDeviceGetMigMode(gpu)[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    except nvml.NVMLError_NotSupported:
+        partitioned = False
+    if not partitioned:
+        return [gpu]
+    instances = []
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(gpu)):
+        with contextlib.suppress(nvml.NVMLError_NotFound):  # not all places for an instance are taken
+            instances.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index))
+    return instances

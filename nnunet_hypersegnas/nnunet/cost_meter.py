@@ -48,13 +48,12 @@ class CostMeter:
 
     def measure(self, architecture: Architecture) -> MeasuredCosts:
         """Return training memory, where the device has a gauge, and latency."""
-        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True  # as nnU-Net trains
-        try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=True, deterministic=False
+        ):  # as nnU-Net trains and predicts
             memory = self.training_memory(architecture) if self.gauge else None
             fits = memory is None or memory.fits
             return MeasuredCosts(memory=memory, latency_ms=self.latency_ms(architecture) if fits else None)
-        finally:
-            torch.backends.cudnn.benchmark = benchmark
 
     def training_memory(self, architecture: Architecture) -> MeasuredMemory:
         """Return the peak memory of nnU-Net's training steps.
@@ -86,6 +85,9 @@ class CostMeter:
         trainer = self.trainer
         trainer.network = self._network(architecture, deep_supervision=True).train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)
+        if trainer.grad_scaler is not None:
+            # From nnU-Net's 65536 the first steps can overflow; they are then skipped, and no momentum appears.
+            trainer.grad_scaler.load_state_dict({**trainer.grad_scaler.state_dict(), "scale": 1.0})
         batch = {"data": self._image(), "target": self._targets()}
         return lambda: trainer.train_step(batch)
 
@@ -104,8 +106,8 @@ class CostMeter:
         if labels.has_regions:
             channels = len(labels.foreground_regions) + labels.has_ignore_label
             return [torch.rand(batch_size, channels, *size) < 0.5 for size in sizes]
-        classes = labels.num_segmentation_heads
-        return [torch.randint(0, classes, (batch_size, 1, *size), dtype=torch.int16) for size in sizes]
+        values = torch.tensor(labels.all_labels, dtype=torch.int16)
+        return [values[torch.randint(len(values), (batch_size, 1, *size))] for size in sizes]
 
 
 class MeasuringProcess:

@@ -27,9 +27,11 @@ def quiet_trainer(
     """Return a trainer that prints nothing and keeps the log that every trainer opens in a folder of ours."""
     # Nothing may be left among trained models, nor be logged elsewhere.
     with _environment(nnUNet_results=str(folder), nnUNet_wandb_enabled="0"), redirect_stdout(io.StringIO()):
-        return trainer_class(
+        trainer = trainer_class(
             {**plans, "continue_training": False}, configuration, fold, dict(dataset_json), device=device
         )
+    trainer.device = device  # nnU-Net itself takes the first GPU, whichever it is given
+    return trainer
 
 
 @contextmanager
