@@ -164,8 +164,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"DSC: fold {args.fold}, {BIAS_NOTE}.")
     for result in results:
         picture = result.record.with_suffix(".png")
-        title = f"{result.record.stem}: {format_bytes(result.winner.predicted_memory_bytes)} predicted"
-        plot_architecture(ArchitectureDrawing.of(result.winner.architecture, search.space), picture, title)
+        winner = result.winner
+        size, how = winner.measured.get(Quantity.MEMORY), "measured"
+        if size is None:
+            size, how = winner.predicted_memory_bytes, "predicted"
+        title = f"{result.record.stem}: {format_bytes(round(size))} {how}"
+        plot_architecture(ArchitectureDrawing.of(winner.architecture, search.space), picture, title)
         print(f"{result.budget.label}: all candidates in {result.record}, picture of the winner in {picture}")
         if result.plans:
             print(

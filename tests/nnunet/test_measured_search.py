@@ -1,0 +1,104 @@
+"""A search that measures, on a made-up device where networks need twice what is predicted and 100 KB more."""
+
+import contextlib
+import json
+
+import pytest
+
+from nnunet_hypersegnas.cli.search import main
+from nnunet_hypersegnas.cost import Calibration, Conditions, Quantity
+from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MemoryMetric
+from nnunet_hypersegnas.nnunet import device_measuring
+from nnunet_hypersegnas.nnunet.calibrating import networks_to_measure
+from nnunet_hypersegnas.nnunet.cost_models import cost_model
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.device_measuring import Measuring
+from nnunet_hypersegnas.nnunet.metering import LoggedMeter, MeasuredCosts
+from nnunet_hypersegnas.search import EvaluationLog, possible_range
+
+PLANS = "HyperSegNASDemoSupernet"
+
+
+class Device:
+    def __init__(self, model):
+        self.model, self.in_one_process, self.in_own_process = model, [], []
+
+    def memory_bytes(self, architecture):
+        """One network in four needs a tenth more than the others."""
+        usual = 2 * int(self.model.predict_one(architecture).memory_bytes[0]) + 100_000
+        return usual * 11 // 10 if int(architecture.id, 16) % 4 == 0 else usual
+
+    def costs(self, architecture):
+        size = self.memory_bytes(architecture)
+        memory = MeasuredMemory(allocated_bytes=size // 4, reserved_bytes=size // 2, nvml_bytes=size)
+        return MeasuredCosts(memory=memory, latency_ms=5)
+
+    def measure(self, architecture):
+        self.in_one_process.append(architecture)
+        return self.costs(architecture)
+
+    def measure_afresh(self, architecture):
+        self.in_own_process.append(architecture)
+        return self.costs(architecture)
+
+
+@pytest.fixture
+def device(demo_environment, monkeypatch, tmp_path):
+    dataset = PreprocessedDataset.find("999", PLANS, "3d_fullres")
+    model = cost_model(dataset, "cpu")
+    made_up = Device(model)
+
+    @contextlib.contextmanager
+    def measuring_on(device, dataset, model, *, metric, latency, folder, progress):
+        conditions = Conditions(device="made up", driver="1", torch="2", plans=model.digest)
+        predicted = model.predict_all(networks_to_measure(model, 12, 0))
+        calibration = Calibration.fitted(
+            conditions, predicted, {"nvml": 2 * predicted.memory_bytes + 100_000}, [5.0] * 12
+        )
+        log = EvaluationLog(tmp_path / "measurements.jsonl", "costs", MeasuredCosts.from_json)
+        yield Measuring(
+            note="measured on a made-up device",
+            metric=MemoryMetric.NVML,
+            calibration=calibration,
+            candidates=LoggedMeter(log, "one process", MemoryMetric.NVML, made_up.measure),
+            finalists=LoggedMeter(log, "own process", MemoryMetric.NVML, made_up.measure_afresh),
+        )
+
+    monkeypatch.setattr(device_measuring, "measuring_on", measuring_on)
+    return made_up
+
+
+def test_budgets_hold_for_what_is_measured(device, demo_environment, capsys):
+    space = device.model.space
+    possible = possible_range(space, device.model.predict, Quantity.MEMORY)
+    budget_mb = round((2 * (0.6 * possible.low + 0.4 * possible.high) + 100_000) / 1e6, 1)
+    budget_bytes, tolerance_bytes = budget_mb * 1e6, 3e6
+    command = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--memory", f"{budget_mb}MB"]
+    command += ["--tolerance", "3MB", "--candidates", "8", "--finalists", "2", "--finetune-iterations", "1"]
+    command += ["--validation-cases", "1", "--seed", "5"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "measured on a made-up device" in printed and "8 candidates" in printed
+
+    label = f"{budget_mb}MB".replace(".", "p")
+    record = json.loads((demo_environment.supernet_fold / "search" / f"no_plans_budget_{label}.json").read_text())
+    assert record["memory_metric"] == "nvml" and record["calibrated_on"]["device"] == "made up"
+    assert len(record["candidates"]) == 8
+    for candidate in record["candidates"]:
+        assert budget_bytes - tolerance_bytes <= candidate["measured_memory_bytes"] <= budget_bytes
+        assert candidate["fits_device"] and candidate["measured_latency_ms"] == 5
+    # Nothing was measured that is no candidate or was not one until it was measured, and only finalists twice.
+    assert len(device.in_one_process) == len(set(device.in_one_process)) >= 8
+    assert len(device.in_own_process) == 2
+
+    before = [*device.in_one_process], [*device.in_own_process]
+    assert main(command) == 0  # again: all is in the logs
+    assert (device.in_one_process, device.in_own_process) == before
+
+
+def test_a_budget_that_only_holds_as_predicted_is_refused(device, capsys):
+    possible = possible_range(device.model.space, device.model.predict, Quantity.MEMORY)
+    budget = f"{possible.low / 1e6:.0f}MB"  # of the predictions; the device needs twice as much
+    command = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--memory", budget, "--candidates", "2"]
+    assert main(command) == 1
+    assert "in this search space it is" in capsys.readouterr().err
