@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -159,7 +161,16 @@ _meter: CostMeter  # of a measuring process, which has one
 
 def _start(dataset: PreprocessedDataset, space: SearchSpace, device: torch.device) -> None:
     global _meter
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _meter = CostMeter(dataset, space, device)
+
+
+def _end_with_parent() -> None:
+    """A pool's process waits for work for ever where the one that gives it was killed, and holds its GPU memory."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _measure(architecture: Architecture) -> MeasuredCosts:

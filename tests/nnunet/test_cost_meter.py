@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +73,32 @@ def test_a_measuring_process_that_is_killed_is_an_error_that_says_so(dataset):
         time.sleep(0.5)
         with pytest.raises(MeasuringError, match=r"died.*run the command again"):
             process.measure(largest(space))
+
+
+def test_a_measuring_process_ends_with_the_one_that_started_it(dataset, tmp_path):
+    """Also where that one is killed: on a GPU it would hold its memory for ever."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, torch\n"
+        "from nnunet_hypersegnas.nnunet.cost_meter import MeasuringProcess\n"
+        "from nnunet_hypersegnas.nnunet.cost_models import search_space\n"
+        "from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset\n"
+        "from nnunet_hypersegnas.space import skip_path\n"
+        "if __name__ == '__main__':\n"
+        f"    dataset = PreprocessedDataset.find('999', '{PLANS}', '3d_fullres')\n"
+        "    process = MeasuringProcess(dataset, search_space(dataset), torch.device('cpu'))\n"
+        "    process.measure(skip_path(search_space(dataset), 0, 0))\n"
+        "    print(*process._pool._processes, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    for _ in range(100):
+        if not Path(f"/proc/{int(killed.stdout)}").exists():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the measuring process lives on")
 
 
 @pytest.mark.gpu
