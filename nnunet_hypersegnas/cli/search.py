@@ -152,6 +152,7 @@ def run(args: argparse.Namespace) -> None:
             search.candidates(sampler, measuring.candidates, stage_bars(budget.label))
             for budget, sampler in zip(budgets, samplers, strict=True)
         ]
+        measuring.release()
         for budget, found in zip(budgets, candidates, strict=True):
             print(f"{budget.label}: {Distribution.of(found, search.space)}")
             if len(found) < settings.candidates:

@@ -88,8 +88,9 @@ class CostMeter:
         trainer.network = self._network(architecture, deep_supervision=True).train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)
         if trainer.grad_scaler is not None:
-            # From nnU-Net's 65536 the first steps can overflow; they are then skipped, and no momentum appears.
-            trainer.grad_scaler.load_state_dict({**trainer.grad_scaler.state_dict(), "scale": 1.0})
+            # From nnU-Net's 65536 the first steps can overflow; they are then skipped, and no momentum appears. A new
+            # one each time, since one that was interrupted for want of memory takes no further step.
+            trainer.grad_scaler = type(trainer.grad_scaler)(init_scale=1.0)
         batch = {"data": self._image(), "target": self._targets()}
         return lambda: trainer.train_step(batch)
 
@@ -115,14 +116,12 @@ class CostMeter:
 class MeasuringProcess:
     """Measures networks in one long-lived process of its own, so that nothing else counts in its memory.
 
-    Leave it, as a context, to end the process. It starts with the first measurement.
+    It starts with the first measurement, and lives until it is ended or, as a context, left.
     """
 
     def __init__(self, dataset: PreprocessedDataset, space: SearchSpace, device: torch.device) -> None:
         self._arguments = dataset, space, device
-        self._pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=_start, initargs=self._arguments
-        )
+        self._pool: ProcessPoolExecutor | None = None
 
     def measure(self, architecture: Architecture) -> MeasuredCosts:
         """Measure one network.
@@ -130,6 +129,10 @@ class MeasuringProcess:
         Raises:
             MeasuringError: the process died, for example killed by the system for want of memory.
         """
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                1, multiprocessing.get_context("spawn"), initializer=_start, initargs=self._arguments
+            )
         try:
             return self._pool.submit(_measure, architecture).result()
         except BrokenProcessPool as error:
@@ -144,8 +147,16 @@ class MeasuringProcess:
         Raises:
             MeasuringError: as `measure`.
         """
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # what this process only holds back is there for the other one
         with MeasuringProcess(*self._arguments) as other:
             return other.measure(architecture)
+
+    def end(self) -> None:
+        """End the process, which gives the device's memory back; a further measurement starts another one."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
     def __enter__(self) -> MeasuringProcess:
         return self
@@ -153,7 +164,7 @@ class MeasuringProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self.end()
 
 
 _meter: CostMeter  # of a measuring process, which has one

@@ -39,6 +39,7 @@ class Measuring:
         calibration: turns predictions into what is to be expected on the device.
         candidates: measures many networks, one after the other in one process.
         finalists: measures each network in a process of its own.
+        release: gives back what measuring candidates holds on the device, when they are all measured.
     """
 
     note: str
@@ -46,6 +47,7 @@ class Measuring:
     calibration: Calibration | None = None
     candidates: Meter | None = None
     finalists: Meter | None = None
+    release: Callable[[], None] = lambda: None
 
     def expected(self, predict: Callable[[np.ndarray], PredictedCosts]) -> Callable[[np.ndarray], PredictedCosts]:
         """Return predictions as they are expected on the device."""
@@ -100,6 +102,7 @@ def measuring_on(
             calibration=calibration,
             candidates=LoggedMeter(log, f"one process {stage}", chosen, process.measure),
             finalists=LoggedMeter(log, f"own process {stage}", chosen, process.measure_afresh),
+            release=process.end,
         )
 
 
