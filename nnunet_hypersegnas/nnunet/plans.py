@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_hypersegnas.architectures import SearchedNet, searched_net_kwargs
 from nnunet_hypersegnas.atomic import written_atomically
@@ -42,6 +43,8 @@ def searched_plans(
 ) -> dict[str, Any]:
     """Return plans whose configuration trains the searched network; all else, so the preprocessed data, stays.
 
+    Configurations that inherit from it (a cascade's 3d_cascade_fullres) keep the network they had.
+
     Args:
         plans: the plans that the super-net was trained with.
         configuration: the configuration whose network is replaced.
@@ -53,6 +56,10 @@ def searched_plans(
     result = deepcopy(dict(plans))
     result["plans_name"] = plans_name
     result[PROVENANCE] = dict(provenance)
+    before = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration["architecture"]
+    for heir in result["configurations"].values():
+        if heir.get("inherits_from") == configuration:
+            heir.setdefault("architecture", deepcopy(before))
     result["configurations"][configuration]["architecture"] = {
         "network_class_name": NETWORK_CLASS,
         "arch_kwargs": searched_net_kwargs(space, architecture),

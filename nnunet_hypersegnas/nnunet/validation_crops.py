@@ -61,7 +61,9 @@ def load_validation_crops(
         transposed = [properties["spacing"][i] for i in dataset.plans_manager.transpose_forward]
         spacing_mm = list(dataset.configuration.spacing)
         box = foreground_box(foreground, [*transposed[: 3 - len(spacing_mm)], *spacing_mm], patch_size)
-        crops.append(ValidationCrop(case=key, image=np.asarray(data[(slice(None), *box)]), labels=labels[box]))
+        # Copies, so that the whole case can be freed.
+        image, reference = np.array(data[(slice(None), *box)]), labels[box].copy()
+        crops.append(ValidationCrop(case=key, image=image, labels=reference))
     if not crops:
         raise DatasetError(f"no validation case of fold {fold} has foreground; search on another fold")
     return crops
