@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ def run_command(
 
     Raises:
         SystemExit: bad usage, with argparse's code 2.
-        OSError: any but a full disk; a `HyperSegNASError` too, where --debug asks for its traceback.
+        OSError: one that names no file; all others and a `HyperSegNASError` too, where --debug asks for the traceback.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
@@ -32,13 +33,20 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        if args.debug or error.errno != errno.ENOSPC:
+        if args.debug or not (error.filename or error.errno == errno.ENOSPC):
             raise
-        where = f" for {error.filename}" if error.filename else ""
-        return _fail(
-            parser, f"no space left on the disk{where}; nothing was damaged: free some space and run the command again"
-        )
+        return _fail(parser, _explain(error))
+
+
+def _explain(error: OSError) -> str:
+    where = f" for {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"no space left on the disk{where}; nothing was damaged: free some space and run the command again"
+    return f"{error.strerror}: {error.filename}; --debug shows where it was needed"
 
 
 def _fail(parser: argparse.ArgumentParser, message: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -38,8 +40,13 @@ def test_result_of_run_is_the_exit_code() -> None:
             "hsnas_test: error: no space left on the disk for /data/x.json; nothing was damaged: free some space and "
             "run the command again\n",
         ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/data/x.json"),
+            1,
+            "hsnas_test: error: Permission denied: /data/x.json; --debug shows where it was needed\n",
+        ),
     ],
-    ids=["ours", "interrupt", "full disk"],
+    ids=["ours", "interrupt", "full disk", "no permission"],
 )
 def test_error_is_one_line(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(error) == code
@@ -54,6 +61,17 @@ def test_debug_shows_the_traceback() -> None:
 def test_other_errors_are_bugs_and_not_hidden() -> None:
     with pytest.raises(PermissionError):
         command(PermissionError(errno.EACCES, "Permission denied"))
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    script = (
+        "import argparse, sys; from nnunet_hypersegnas.cli.entry import run_command\n"
+        "sys.exit(run_command(argparse.ArgumentParser(), lambda args: print('x' * 1_000_000), []))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
