@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_hypersegnas.cli.device import chosen_device
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.tables import format_table
 
@@ -45,10 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
-    from nnunet_hypersegnas.cost import parse_bytes
-    from nnunet_hypersegnas.demo.loop import Commands, DemoSettings, claim_folder, run_demo
+    from nnunet_hypersegnas.demo.loop import Commands, DemoSettings, claim_folder, dataset_name, run_demo
     from nnunet_hypersegnas.demo.synthetic import write_synthetic_task
     from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 
@@ -57,13 +55,14 @@ def run(args: argparse.Namespace) -> None:
         for name in asdict(DemoSettings())
         if (value := getattr(args, name, None)) is not None
     }
+    # All that can be wrong is found before the folder is taken.
     settings = replace(DemoSettings(), **given, budgets=tuple(args.memory or ()))
-    for budget in settings.budgets:
-        parse_bytes(budget)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(args.device)
     folder = args.folder.resolve()
     msd_folder = args.msd_folder.resolve() if args.msd_folder else None
-    claim_folder(folder, {"msd_folder": str(msd_folder), "device": device, "settings": asdict(settings)})
+    if msd_folder:
+        dataset_name(msd_folder)
+    claim_folder(folder, {"msd_folder": str(msd_folder), "device": device, **asdict(settings)})
     commands = Commands(folder, device, external_trainer_folder())
     test_labels = None
     if msd_folder is None:
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
             write_synthetic_task(msd_folder, n_training=TRAINING_CASES, n_test=TEST_CASES, seed=settings.seed)
     summary = run_demo(commands, msd_folder, settings, test_labels)
     print("\n" + format_table([_row(network) for network in summary["networks"]]))
-    print(f"Validation DSC is {summary['validation_note']}. Memory is predicted for training on {device}.")
+    print(f"Validation DSC: {summary['validation_note']}.")
     print(f"{summary['seconds']} s; everything lies in {folder}: summary.json, logs, predictions, nnUNet_results")
 
 
@@ -81,9 +80,11 @@ def _row(network: dict[str, Any]) -> dict[str, str]:
     def dsc(scores: dict[str, float] | None) -> str:
         return "-" if scores is None else " / ".join(f"{v:.3f}" for k, v in scores.items() if k != "mean")
 
+    measured = network["measured_memory_bytes"]
     return {
         "plans": network["plans"],
-        "memory": f"{network['predicted_memory_bytes'] / 1e6:.1f} MB",
+        "predicted memory": f"{network['predicted_memory_bytes'] / 1e6:.1f} MB",
+        "measured memory": "-" if measured is None else f"{measured / 1e6:.1f} MB",
         "parameters": f"{network['parameters']:,}",
         "shared": f"{network['dsc_shared_weights']:.3f}",
         "fine-tuned": f"{network['dsc_fine_tuned']:.3f}",

@@ -20,6 +20,8 @@ from nnunet_hypersegnas.cost import parse_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE
+from nnunet_hypersegnas.search import budgets_of
 from nnunet_hypersegnas.space import rng_for, sample_codes
 
 CONFIGURATION = "3d_fullres"
@@ -45,9 +47,12 @@ class DemoSettings:
         candidates, finalists, finetune_iterations: the search under each budget.
         budgets: training-memory budgets; by default two that the space can meet.
         validation_cases: cases that score candidates.
-        final_trainer: nnU-Net trainer of the searched networks.
-        inherit: start the final training from the inherited weights, which fold 0 allows.
+        final_trainer: nnU-Net trainer of the networks found; starts from the inherited weights, as fold 0 allows.
         seed: of the synthetic data, the super-net and the search.
+
+    Raises:
+        DemoError: naming every number that is not positive.
+        HyperSegNASError: budgets that cannot be read.
     """
 
     layers: int = 6
@@ -62,8 +67,20 @@ class DemoSettings:
     budgets: tuple[str, ...] = ()
     validation_cases: int = 4
     final_trainer: str = "nnUNetTrainer_1epoch"
-    inherit: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        no_sizes = ("budgets", "final_trainer", "seed")
+        values = {name: value for name, value in asdict(self).items() if name not in no_sizes}
+        wrong = [
+            f"--{name.replace('_', '-')} {value}"
+            for name, value in values.items()
+            if min(value if isinstance(value, tuple) else (value,), default=0) < 1
+        ]
+        if wrong:
+            raise DemoError(f"{', '.join(wrong)}: positive numbers are needed")
+        if self.budgets:
+            budgets_of(self.budgets, {})
 
 
 class Commands:
@@ -106,6 +123,16 @@ class Commands:
             lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
             raise DemoError(f"{words[0]} failed with exit code {status}: {lines[-1] if lines else ''} (log: {log})")
         print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+        marker = self._marker(title)
+        marker.parent.mkdir(exist_ok=True)
+        marker.touch()
+
+    def has_run(self, title: str) -> bool:
+        """Whether this step was ever finished here."""
+        return self._marker(title).exists()
+
+    def _marker(self, title: str) -> Path:
+        return self.folder / "finished" / title.replace(" ", "_")
 
 
 def run_demo(
@@ -116,17 +143,18 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the loop on a task in MSD's folder format and return what `summary.json` holds.
 
-    Steps whose results are there already are skipped, so an interrupted demo goes on when it is started again.
+    Steps that are finished are skipped, so an interrupted demo goes on when it is started again.
     """
     started = time.monotonic()
-    dataset = _dataset_name(msd_folder)
+    dataset = dataset_name(msd_folder)
     number = str(int(dataset[7:10]))
     device = ("-device", commands.device)
     raw, preprocessed = commands.path("nnUNet_raw") / dataset, commands.path("nnUNet_preprocessed") / dataset
-    if not (raw / "dataset.json").exists():
+    if not commands.has_run("convert"):
         shutil.rmtree(raw, ignore_errors=True)  # half-converted: nnU-Net refuses to go on in it
         commands.run("convert", "nnUNetv2_convert_MSD_dataset", "-i", msd_folder)
-    if not (preprocessed / "nnUNetPlans_3d_fullres").is_dir():
+    if not commands.has_run("plan and preprocess"):
+        shutil.rmtree(preprocessed, ignore_errors=True)  # cases that were half written would stay so
         commands.run(
             "plan and preprocess",
             *("nnUNetv2_plan_and_preprocess", "-d", number, "-c", CONFIGURATION, "-np", "2"),
@@ -140,20 +168,12 @@ def run_demo(
         resume = ("--c",) if any((supernet / f"fold_{FOLD}").glob("checkpoint_*.pth")) else ()
         commands.run("train the super-net", *train, "-tr", SUPERNET_TRAINER, "-p", SUPERNET_PLANS, *resume, *device)
 
-    budgets = settings.budgets or default_budgets(dataset, commands.device, settings.seed)
+    sizes = settings.budgets or default_budgets(dataset, commands.device, settings.seed)
     commands.run(
         "search",
-        *("hsnas_search", number, CONFIGURATION, str(FOLD), "--memory", *budgets, "--plans", SEARCHED_PLANS),
-        *(
-            "--tolerance",
-            _tolerance(budgets),
-            "-p",
-            SUPERNET_PLANS,
-            "--candidates",
-            str(settings.candidates),
-            "--finalists",
-            str(settings.finalists),
-        ),
+        *("hsnas_search", number, CONFIGURATION, str(FOLD), "--memory", *sizes, "--plans", SEARCHED_PLANS),
+        *("--tolerance", _tolerance(sizes), "-p", SUPERNET_PLANS),
+        *("--candidates", str(settings.candidates), "--finalists", str(settings.finalists)),
         *("--finetune-iterations", str(settings.finetune_iterations), "--seed", str(settings.seed)),
         *("--validation-cases", str(settings.validation_cases), *device),
         # What a toy's tensors need is lost in the hundreds of MB that NVML sees.
@@ -161,14 +181,14 @@ def run_demo(
     )
 
     networks = []
-    for budget in budgets:
-        plans_name = f"{SEARCHED_PLANS}_{budget.replace('.', 'p')}"
+    for budget in budgets_of(sizes, {}):
+        plans_name = budget.plans_name(SEARCHED_PLANS)
         plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
         found = plans["hypersegnas_search"]
         model = _model_folder(commands, dataset, settings.final_trainer, plans_name)
         validation = model / f"fold_{FOLD}" / "validation" / "summary.json"
         if not validation.exists():
-            weights = ("-pretrained_weights", found["inherited_weights"]) if settings.inherit else ()
+            weights = ("-pretrained_weights", found["inherited_weights"])
             commands.run(
                 f"train {plans_name}", *train, "-tr", settings.final_trainer, "-p", plans_name, *weights, *device
             )
@@ -186,9 +206,10 @@ def run_demo(
             test = _dsc_of(predictions / "summary.json")
         networks.append(
             {
-                "budget": budget,
+                "budget": budget.label,
                 "plans": plans_name,
                 "predicted_memory_bytes": found["winner"]["predicted_memory_bytes"],
+                "measured_memory_bytes": found["winner"]["measured_memory_bytes"],
                 "parameters": found["winner"]["parameters"],
                 "dsc_shared_weights": found["winner"]["shared"]["dsc"],
                 "dsc_fine_tuned": found["winner"]["fine_tuned"]["dsc"],
@@ -201,7 +222,7 @@ def run_demo(
     summary = {
         "dataset": dataset,
         "fold": FOLD,
-        "validation_note": "selection-biased: this fold's validation cases chose the architectures",
+        "validation_note": BIAS_NOTE,
         "device": commands.device,
         "settings": asdict(settings),
         "supernet": str(supernet),
@@ -220,12 +241,17 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """
     marker = folder / "demo.json"
     if marker.exists():
-        if (before := json.loads(marker.read_text())) != json.loads(json.dumps(identity)):
-            changed = sorted(k for k in {*before, *identity} if before.get(k) != identity.get(k))
-            raise DemoError(
-                f"{folder} holds a demo with other {', '.join(changed)}; choose another --folder or delete it"
-            )
+        before, now = json.loads(marker.read_text()), json.loads(json.dumps(identity))  # where tuples are lists
+        changes = [
+            f"{name} {before.get(name)} there, {now.get(name)} now"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        if changes:
+            raise DemoError(f"{folder} holds another demo ({'; '.join(changes)}); choose another --folder or delete it")
         return
+    if folder.exists() and not folder.is_dir():
+        raise DemoError(f"{folder} is a file; choose another --folder")
     if folder.exists() and any(folder.iterdir()):
         raise DemoError(f"{folder} is not empty and holds no demo; choose another --folder")
     write_json(marker, dict(identity))
@@ -276,7 +302,7 @@ def _tolerance(budgets: Sequence[str]) -> str:
     return f"{min(gaps) // 1000}KB"
 
 
-def _dataset_name(msd_folder: Path) -> str:
+def dataset_name(msd_folder: Path) -> str:
     """Return the name that nnU-Net gives a task in MSD's folder format.
 
     Raises:

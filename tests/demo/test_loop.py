@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 import torch
 
 from nnunet_hypersegnas.architectures import SearchedNet
+from nnunet_hypersegnas.cli.demo import main
+from nnunet_hypersegnas.demo.loop import Commands, DemoError
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
 from tests.conftest import run
 
@@ -36,8 +39,42 @@ def test_only_real_commands_ran(finished_demo):
 def test_started_again_the_demo_skips_what_is_done(finished_demo):
     again = run("hsnas_demo", "--folder", finished_demo.folder, "--device", "cpu")
     assert again.returncode == 1
-    assert "holds a demo with other settings; choose another --folder" in again.stderr
+    assert "holds another demo (candidates 4 there, 12 now; channels [4, 6, 8] there, [8, 16, 32] now;" in again.stderr
     assert len(again.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--layers", "0", "--channels", "4", "-1"], "--layers 0, --channels (4, -1): positive numbers are needed"),
+        (["--memory", "5"], "'5' is no memory size"),
+        (["--memory", "20MB", "20 MB"], "names a size twice"),
+        (["--msd-folder", "nowhere"], "is no task of the Medical Segmentation Decathlon"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(tmp_path, capsys, words, message):
+    assert main(["--folder", str(tmp_path / "demo"), "--device", "cpu", *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and not (tmp_path / "demo").exists()
+
+
+def test_a_folder_that_is_something_else(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["--folder", str(tmp_path / "file"), "--device", "cpu"]) == 1
+    assert main(["--folder", str(tmp_path), "--device", "cpu"]) == 1
+    file, folder = capsys.readouterr().err.splitlines()
+    assert "is a file; choose another --folder" in file and "is not empty and holds no demo" in folder
+
+
+def test_a_step_counts_as_done_when_it_was_finished_alone(tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # restored after the test, whatever Commands sets
+    commands = Commands(tmp_path, "cuda", tmp_path)
+    with pytest.raises(DemoError, match="exit code"):
+        commands.run("a step", "false")
+    assert not commands.has_run("a step")
+    commands.run("a step", "true")
+    assert commands.has_run("a step") and Commands(tmp_path, "cuda", tmp_path).has_run("a step")
 
 
 def test_the_super_net_finished_its_annealing(finished_demo):
