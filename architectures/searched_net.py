@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nnunet_hypersegnas.architectures.deep_supervision import deep_supervision_strides
 from nnunet_hypersegnas.architectures.super_net import SuperNet
-from nnunet_hypersegnas.architectures.topology_network import TopologyNetwork
+from nnunet_hypersegnas.architectures.topology_network import Route, TopologyNetwork
 from nnunet_hypersegnas.space import Architecture, ArchitectureError, SearchSpace
 
 
@@ -54,6 +54,7 @@ class SearchedNet(TopologyNetwork):
             coarsest_output=max(searched.outputs),
         )
         self.architecture = searched
+        self._route = Route.of(search_space, searched)
         self.deep_supervision = deep_supervision
 
     @property
@@ -62,7 +63,7 @@ class SearchedNet(TopologyNetwork):
         return self
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        logits = self.run(image, self.architecture, None, all_heads=self.deep_supervision)
+        logits = self.run(image, self._route, None, all_heads=self.deep_supervision)
         if not self.deep_supervision:
             return logits[0]
         # nnU-Net gives the last output no weight and needs two at least: see `deep_supervision_strides`.

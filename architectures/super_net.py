@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunet_hypersegnas.architectures.topology_network import Modulation, TopologyNetwork
+from nnunet_hypersegnas.architectures.topology_network import Modulation, Route, TopologyNetwork
 from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace
 
 
@@ -35,4 +35,4 @@ class SuperNet(TopologyNetwork):
             ArchitectureError: the architecture is none of this super-net's space.
         """
         architecture.check_fits(self.space)
-        return self.run(image, architecture, modulation, all_heads=all_heads)
+        return self.run(image, Route.of(self.space, architecture), modulation, all_heads=all_heads)

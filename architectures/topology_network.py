@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -70,6 +72,34 @@ class Output(nn.Module):
         return sum_normalised(terms)
 
 
+class Step(NamedTuple):
+    """One active edge of a layer: where it leads, its module's name, and its column in the architecture's codes."""
+
+    column: int
+    source: int
+    target: int
+    name: str
+    is_convolution: bool
+
+
+@dataclass(frozen=True)
+class Route:
+    """An architecture as the forward pass goes through it, in plain values, which torch.compile can follow."""
+
+    stems: tuple[int, ...]
+    layers: tuple[tuple[Step, ...], ...]
+    stride: tuple[int, ...]  # of the coarsest scale in use
+
+    @classmethod
+    def of(cls, space: SearchSpace, architecture: Architecture) -> Route:
+        layers: list[list[Step]] = [[] for _ in range(architecture.n_layers)]
+        for layer, column, edge, operation in architecture.active():
+            name = _name(edge, operation)
+            layers[layer].append(Step(column, edge.source, edge.target, name, operation is Operation.CONV))
+        coarsest = max(max(step.source, step.target) for steps in layers for step in steps)
+        return cls(tuple(architecture.stems), tuple(map(tuple, layers)), space.cumulative_strides[coarsest])
+
+
 class TopologyNetwork(nn.Module):
     """Modules for some edges of a search space, and the forward pass of an architecture that uses only these."""
 
@@ -102,52 +132,46 @@ class TopologyNetwork(nn.Module):
             self.layers[layer][_name(edge, operation)] = _edge_module(space, edge, operation)
         self.output = Output(space, num_classes, coarsest_output)
 
-    def run(
-        self, image: Tensor, architecture: Architecture, modulation: Modulation | None, *, all_heads: bool
-    ) -> list[Tensor]:
-        """Return the logits of `architecture`, full resolution first.
+    def run(self, image: Tensor, route: Route, modulation: Modulation | None, *, all_heads: bool) -> list[Tensor]:
+        """Return the logits of an architecture, full resolution first.
 
         Args:
             image: shape (B, input channels, spatial axes of the patch).
-            architecture: which edges run; nothing else does.
+            route: the architecture's; only its edges run.
             modulation: MAN's scalars for the active edges, or None for the plain network.
             all_heads: also return the deep-supervision heads, one for each scale down to the output's coarsest.
 
         Raises:
             InputSizeError: the image's size is not divisible by the network's strides.
         """
-        self._check_size(image, architecture)
-        nodes = {scale: self.stems[str(scale)](image) for scale in architecture.stems}
-        for layer in range(architecture.n_layers):
-            nodes = self._run_layer(layer, nodes, architecture, modulation)
+        _check_size(image, route)
+        nodes = {scale: self.stems[str(scale)](image) for scale in route.stems}
+        for layer, steps in enumerate(route.layers):
+            nodes = self._run_layer(layer, steps, nodes, modulation)
         return self.output(nodes, all_heads)
 
     def _run_layer(
-        self, layer: int, nodes: Mapping[int, Tensor], architecture: Architecture, modulation: Modulation | None
+        self, layer: int, steps: Sequence[Step], nodes: Mapping[int, Tensor], modulation: Modulation | None
     ) -> dict[int, Tensor]:
         activated: dict[int, Tensor] = {}  # one activation per node, shared by its convolutions
         arriving: dict[int, list[Tensor]] = {}
-        for column, (code, edge) in enumerate(zip(architecture.codes[layer], architecture.edges, strict=True)):
-            if not code:
-                continue
-            operation = Operation(code)
-            if operation is Operation.CONV and edge.source not in activated:
-                activated[edge.source] = activate(nodes[edge.source])
-            raw = nodes[edge.source]
-            module = self.layers[layer][_name(edge, operation)]
-            scale_bc = None if modulation is None else modulation[layer, column]
-            arriving.setdefault(edge.target, []).append(module(raw, activated.get(edge.source, raw), scale_bc))
+        for step in steps:
+            if step.is_convolution and step.source not in activated:
+                activated[step.source] = activate(nodes[step.source])
+            raw = nodes[step.source]
+            module = self.layers[layer][step.name]
+            scale_bc = None if modulation is None else modulation[layer, step.column]
+            arriving.setdefault(step.target, []).append(module(raw, activated.get(step.source, raw), scale_bc))
         # Popped, so that terms which nothing keeps are gone before the next sum needs room.
         return {scale: sum_normalised(arriving.pop(scale)) for scale in sorted(arriving)}
 
-    def _check_size(self, image: Tensor, architecture: Architecture) -> None:
-        coarsest = max(max(edge) for _, _, edge, _ in architecture.active())
-        stride = self.space.cumulative_strides[coarsest]
-        if any(size % step for size, step in zip(image.shape[2:], stride, strict=True)):
-            raise InputSizeError(
-                f"the input's size {tuple(image.shape[2:])} is not divisible by {stride}, the stride of the coarsest "
-                "scale in use; choose a patch size that is"
-            )
+
+def _check_size(image: Tensor, route: Route) -> None:
+    if any(size % step for size, step in zip(image.shape[2:], route.stride, strict=True)):
+        raise InputSizeError(
+            f"the input's size {tuple(image.shape[2:])} is not divisible by {route.stride}, the stride of the coarsest "
+            "scale in use; choose a patch size that is"
+        )
 
 
 def _name(edge: Edge, operation: Operation) -> str:

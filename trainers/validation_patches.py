@@ -26,7 +26,8 @@ class ValidationPatches:
         with _seeded(derive_seed(seed, "validation patches")):
             while len(patches) < count:
                 patches += _single_patches(next(source))
-        self.patches = patches[:count]
+        # Those with most labels first, so that few of them tell of as many labels as possible.
+        self.patches = sorted(patches[:count], key=_count_labels, reverse=True)
         if hasattr(loader, "_finish"):
             loader._finish()
 
@@ -45,6 +46,14 @@ def copy_of(batch: Batch) -> Batch:
     """Return a copy with targets of its own, since nnU-Net's validation step writes into them."""
     target = batch["target"]
     return {**batch, "target": [t.clone() for t in target] if isinstance(target, list) else target.clone()}
+
+
+def _count_labels(batch: Batch) -> int:
+    target = batch["target"]
+    reference = target[0] if isinstance(target, list) else target  # shape (1, 1 or regions, spatial axes)
+    if reference.shape[1] > 1:
+        return int(reference.flatten(2).any(dim=2).sum())
+    return int((torch.unique(reference) > 0).sum())
 
 
 def _single_patches(batch: Batch) -> list[Batch]:

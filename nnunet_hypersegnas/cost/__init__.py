@@ -3,7 +3,7 @@
 from nnunet_hypersegnas.cost.calibration import FEWEST_NETWORKS, Calibration, Conditions, Fit
 from nnunet_hypersegnas.cost.cost_model import CostError, CostModel, PredictedCosts
 from nnunet_hypersegnas.cost.quantities import Quantity, format_count, parse_count, parse_ms
-from nnunet_hypersegnas.cost.setup import SetupError, TrainingSetup
+from nnunet_hypersegnas.cost.setup import SetupError, TrainingSetup, check_patch
 from nnunet_hypersegnas.cost.sizes import SizeError, format_bytes, parse_bytes
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SetupError",
     "SizeError",
     "TrainingSetup",
+    "check_patch",
     "format_bytes",
     "format_count",
     "parse_bytes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -41,27 +42,37 @@ class TrainingSetup:
     optimizer_states: int = 1
 
 
+def check_patch(patch_size: Sequence[int], space: SearchSpace) -> None:
+    """Raise SetupError unless the space's networks can be trained on patches of this size."""
+    patch, coarsest = list(patch_size), space.cumulative_strides[-1]
+    if len(patch) != len(coarsest):
+        raise SetupError(f"patch size {patch} has {len(patch)} axes, the search space {len(coarsest)}")
+    fitting = [max(1, -(-size // stride)) * stride for size, stride in zip(patch, coarsest, strict=True)]
+    if fitting != patch:
+        raise SetupError(
+            f"patch size {patch} is not divisible by {list(coarsest)}, the stride of the coarsest scale; the next "
+            f"one that is: {fitting}"
+        )
+    if prod(patch) == prod(coarsest):
+        raise SetupError(
+            f"patch size {patch} leaves a single voxel at the coarsest scale, of which InstanceNorm makes nothing; "
+            "take a larger one, or fewer scales"
+        )
+
+
 @dataclass(frozen=True)
 class TensorSizes:
     """Sizes of the tensors in a search space's networks under a training setup; scales are indices.
 
     Raises:
-        SetupError: the patch has other axes than the space, or its size is not divisible by the strides.
+        SetupError: see `check_patch`.
     """
 
     space: SearchSpace
     setup: TrainingSetup
 
     def __post_init__(self) -> None:
-        patch, coarsest = self.setup.patch_size, self.space.cumulative_strides[-1]
-        if len(patch) != len(coarsest):
-            raise SetupError(f"patch size {list(patch)} has {len(patch)} axes, the search space {len(coarsest)}")
-        if any(size % stride or size < stride for size, stride in zip(patch, coarsest, strict=True)):
-            fitting = [max(1, -(-size // stride)) * stride for size, stride in zip(patch, coarsest, strict=True)]
-            raise SetupError(
-                f"patch size {list(patch)} is not divisible by {list(coarsest)}, the stride of the coarsest scale; the "
-                f"next one that is: {fitting}"
-            )
+        check_patch(self.setup.patch_size, self.space)
 
     @property
     def width(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from nnunet_hypersegnas.cost import check_patch
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
 
@@ -64,10 +66,11 @@ class SuperNetSettings:
                 faults.append(f"optimizer is {self.optimizer!r}, allowed are {', '.join(OPTIMIZERS)}")
             if self.scales is not None and self.channels is not None and self.scales != len(self.channels):
                 faults.append(f"scales is {self.scales}, but channels names {len(self.channels)} scales")
-            if (self.annealing_epochs or 0) + self.warmup_epochs > self.epochs:
+            annealing = self.epochs * PAPER_ANNEALING_SHARE if self.annealing_epochs is None else self.annealing_epochs
+            if annealing + self.warmup_epochs > self.epochs:
                 faults.append(
-                    f"annealing_epochs and warmup_epochs ({self.annealing_epochs} + {self.warmup_epochs}) exceed "
-                    f"epochs ({self.epochs})"
+                    f"annealing_epochs and warmup_epochs ({annealing:g} + {self.warmup_epochs:g}) exceed epochs "
+                    f"({self.epochs})"
                 )
         if faults:
             raise SettingsError(f"the {BLOCK!r} block of the plans is wrong: " + "; ".join(faults))
@@ -77,7 +80,7 @@ class SuperNetSettings:
         optional = "None" in str(field.type)
         if value is None and optional:
             return None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         whole = isinstance(value, int) and not isinstance(value, bool)
         match field.name:
             case "channels":
@@ -139,6 +142,7 @@ class SuperNetSettings:
 
         Raises:
             SearchSpaceError: the plans do not describe stages, or not as many as the settings ask for.
+            SetupError: the configuration's patch does not fit the space.
         """
         kwargs = configuration.get("architecture", {}).get("arch_kwargs", {})
         if not {"strides", "kernel_sizes"} <= set(kwargs):
@@ -146,6 +150,8 @@ class SuperNetSettings:
                 "the plans' architecture names no strides and kernel_sizes, so no search space follows from it; use "
                 "plans that nnU-Net's own planners wrote"
             )
-        return SearchSpace.from_stages(
+        space = SearchSpace.from_stages(
             kwargs["strides"], kwargs["kernel_sizes"], layers=self.layers, channels=self.channels, n_scales=self.scales
         )
+        check_patch(configuration["patch_size"], space)
+        return space

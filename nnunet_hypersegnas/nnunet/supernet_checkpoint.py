@@ -44,7 +44,7 @@ class SuperNetRecord:
         """Read the record of a loaded checkpoint.
 
         Raises:
-            CheckpointError: the checkpoint was not written by a HyperSegNAS super-net trainer.
+            CheckpointError: the checkpoint was not written by a HyperSegNAS super-net trainer, or by another version.
         """
         if cls.KEY not in checkpoint:
             raise CheckpointError(
@@ -52,12 +52,20 @@ class SuperNetRecord:
                 "super-net trainer; train one with `nnUNetv2_train ... -tr HyperSegNASSupernetTrainer`"
             )
         value = checkpoint[cls.KEY]
-        return cls(
-            space=SearchSpace.from_json(value["space"]),
-            settings=SuperNetSettings(**value["settings"]),
-            iteration=value["iteration"],
-            annealing_lambda=value["annealing_lambda"],
-        )
+        try:
+            return cls(
+                space=SearchSpace.from_json(value["space"]),
+                settings=SuperNetSettings(**value["settings"]),
+                iteration=value["iteration"],
+                annealing_lambda=value["annealing_lambda"],
+            )
+        except (KeyError, TypeError) as error:
+            writer = value.get("package_version", "unknown") if isinstance(value, dict) else "unknown"
+            raise CheckpointError(
+                f"{path} was written by version {writer} of nnunet_hypersegnas; this is version "
+                f"{nnunet_hypersegnas.__version__}, which cannot read its record ({type(error).__name__}: {error}); "
+                "use that version, or train anew"
+            ) from error
 
     @classmethod
     def read(cls, path: str | Path) -> SuperNetRecord:

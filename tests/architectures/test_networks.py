@@ -46,6 +46,18 @@ def case(request):
     return space, SuperNet(space, CHANNELS, CLASSES), torch.randn(2, CHANNELS, *patch)
 
 
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_a_searched_network_compiles_in_one_piece(case, deep_supervision):
+    """Stock nnU-Net compiles networks; every break in the graph would cost what compiling gains."""
+    space, _, image = case
+    searched = _searched(space, sample(space, rng_for(0, "compiled")), deep_supervision).eval()
+    compiled = torch.compile(searched, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        for a, b in zip(compiled(image), searched(image), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+    torch.compiler.reset()
+
+
 def test_a_searched_network_with_inherited_weights_equals_the_super_net(case):
     space, super_net, image = case
     architectures = [sample(space, rng_for(0, "test", i)) for i in range(8)]

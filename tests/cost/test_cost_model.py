@@ -168,6 +168,7 @@ def test_latency_is_not_predicted_without_a_calibration():
         (FULL_RESOLUTION, (30, 24, 16), r"\[30, 24, 16\] is not divisible by \[8, 8, 8\].*\[32, 24, 16\]"),
         (FULL_RESOLUTION, (16, 16), "has 2 axes, the search space 3"),
         (PLANE, (32, 2), r"the next one that is"),
+        (FULL_RESOLUTION, (8, 8, 8), "leaves a single voxel at the coarsest scale"),
     ],
 )
 def test_a_patch_that_does_not_fit_is_refused(space, patch, message):

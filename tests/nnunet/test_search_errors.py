@@ -207,3 +207,12 @@ def test_usage_errors_exit_with_2(capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["4", "3d_fullres", "0", "--memory", "5GB", "--finalists", "0"])
     assert exit_.value.code == 2
+
+
+def test_a_checkpoint_that_another_version_wrote(search, copied_super_net):
+    checkpoint = torch.load(copied_super_net, weights_only=False)
+    checkpoint["hypersegnas"]["settings"]["momentum"] = 0.9
+    checkpoint["hypersegnas"]["package_version"] = "99.0"
+    torch.save(checkpoint, copied_super_net)
+    line = search()
+    assert "was written by version 99.0" in line and "momentum" in line and "train anew" in line

@@ -1,5 +1,6 @@
 import pytest
 
+from nnunet_hypersegnas.cost import SetupError
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.settings import SettingsError, SuperNetSettings
 from nnunet_hypersegnas.space import SearchSpaceError
@@ -27,7 +28,10 @@ def test_every_fault_of_the_block_is_named_at_once():
         ({"layer": 3, "chanels": 1}, r"unknown keys \['chanels', 'layer'\]; known are \['layers'"),
         ({"optimizer": "Adam"}, "allowed are SGD, AdamW"),
         ({"scales": 3, "channels": [8, 16]}, "scales is 3, but channels names 2"),
-        ({"epochs": 10, "annealing_epochs": 8, "warmup_epochs": 3}, r"exceed epochs \(10\)"),
+        ({"epochs": 10, "annealing_epochs": 8, "warmup_epochs": 3}, r"\(8 \+ 3\) exceed epochs \(10\)"),
+        ({"epochs": 9, "warmup_epochs": 8.5}, r"\(1 \+ 8.5\) exceed epochs \(9\)"),  # a ninth by default
+        ({"initial_lr": float("nan")}, "initial_lr is nan"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf"),
     ],
 )
 def test_wrong_blocks_are_refused(block, message):
@@ -76,8 +80,16 @@ def test_the_main_phase_follows_nnunets_polynomial_decay():
 
 def test_the_space_comes_from_the_plans():
     kwargs = {"strides": [[1] * 3] + [[2] * 3] * 3, "kernel_sizes": [[3] * 3] * 4}
-    configuration = {"architecture": {"arch_kwargs": kwargs}}
+    configuration = {"architecture": {"arch_kwargs": kwargs}, "patch_size": [32, 32, 32]}
     space = _settings(layers=6, channels=[8, 16, 32, 64]).space(configuration)
     assert (space.layers, space.channels, space.n_scales) == (6, (8, 16, 32, 64), 4)
     with pytest.raises(SearchSpaceError, match="use plans that nnU-Net's own planners wrote"):
         _settings().space({"architecture": {"arch_kwargs": {}}})
+
+
+def test_a_patch_that_the_scales_do_not_divide_is_refused_before_training():
+    kwargs = {"strides": [[1] * 3] + [[2] * 3] * 3, "kernel_sizes": [[3] * 3] * 4}
+    configuration = {"architecture": {"arch_kwargs": kwargs}, "patch_size": [32, 36, 32]}
+    with pytest.raises(SetupError, match=r"is not divisible by \[8, 8, 8\].*\[32, 40, 32\]"):
+        _settings().space(configuration)
+    assert _settings().space(configuration | {"patch_size": [32, 40, 32]}).n_scales == 4
