@@ -124,6 +124,14 @@ def test_checkpoint_of_another_search_space(search, edited):
     assert "was trained with search space" in line and "restore the plans" in line
 
 
+def test_plans_whose_data_changed_since_the_training(search, edited):
+    change = {"spacing": [2.0, 1.0, 1.0], "normalization_schemes": ["CTNormalization"]}
+    edited(f"{PLANS}.json", lambda p: p["configurations"]["3d_fullres"].update(change))
+    line = search()
+    assert "was trained with other data: the plans' spacing [" in line
+    assert "now; the plans' normalization_schemes ['ZScoreNormalization'] then, ['CTNormalization'] now" in line
+
+
 def test_faults_of_the_block(search, edited):
     edited(f"{PLANS}.json", lambda p: p["configurations"]["3d_fullres"]["hypersegnas"].update(layers=0, seed="x"))
     line = search()
@@ -136,7 +144,10 @@ def test_faults_of_the_block(search, edited):
         ({"organ": 1}, "Background label not declared"),
         ({"background": 0}, "there is no foreground label"),
         ({"background": 0, "organ": [1, 2], "lesion": 2}, "has a label set that nnU-Net does not know"),
-        ({"background": 0, "organ": 1, "lesion": 2, "third": 3}, "the data set now has"),
+        (
+            {"background": 0, "organ": 1, "lesion": 2, "third": 3},
+            "was trained with other data: labels {'background': 0,",
+        ),
     ],
 )
 def test_unknown_label_sets(search, edited, labels, message):
