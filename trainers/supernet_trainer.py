@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_hypersegnas.architectures import HeadsPresentLoss, OneShotNetwork, deep_supervision_strides, scalar_spread
+from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_spread
 from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.space import (
     Architecture,
-    largest,
     reference_architectures,
     rng_for,
     sample,
@@ -39,7 +38,7 @@ N_SPREAD_ARCHITECTURES = 8
 LOG_PREFIX = "hsnas_"
 
 
-class HyperSegNASSupernetTrainer(nnUNetTrainer):
+class HyperSegNASSupernetTrainer(SpaceTrainer):
     """Trains super-net and Meta-Assistant Network, then anneals MAN away (paper section 3.2).
 
     Settings stand in the `hypersegnas` block of the plans' configuration, see `SuperNetSettings`. What is drawn in an
@@ -94,9 +93,6 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
             deep_supervision=enable_deep_supervision,
         )
 
-    def _do_i_compile(self) -> bool:
-        return False  # another path every step would recompile until torch gives up
-
     def initialize(self) -> None:
         # nnU-Net leaves weights unseeded; a super-net's start belongs to its seed.
         torch.manual_seed(self.settings.seed)
@@ -115,16 +111,6 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
         else:
             optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, ScheduledLearningRate(optimizer, self.schedule, self.num_iterations_per_epoch)
-
-    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
-        if not self.enable_deep_supervision:
-            return None
-        strides = deep_supervision_strides(self.space, largest(self.space))
-        return [list(scale) for scale in 1 / np.cumprod(np.vstack(strides), axis=0)][:-1]
-
-    def _build_loss(self) -> nn.Module:
-        loss = super()._build_loss()
-        return HeadsPresentLoss(loss.loss) if self.enable_deep_supervision else loss
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -195,10 +181,14 @@ class HyperSegNASSupernetTrainer(nnUNetTrainer):
         """In a run's first validation, take no more patches than a tenth of the epoch's time allows."""
         if self._validation_limited:
             return
-        for name in self.references:
-            self._score(self.dataloader_val.patches[0], name, 0.0)
-            self._score(self.dataloader_val.patches[0], name, 1.0)
-        affordable = int(VALIDATION_SHARE * (started - self._epoch_started()) / (time() - started))
+        durations = []
+        for _ in ("to warm up", "to measure"):
+            before = time()
+            for name in self.references:
+                self._score(self.dataloader_val.patches[0], name, 0.0)
+                self._score(self.dataloader_val.patches[0], name, 1.0)
+            durations.append(time() - before)
+        affordable = int(VALIDATION_SHARE * (started - self._epoch_started()) / durations[-1])
         self.dataloader_val.keep(max(1, affordable))
         self._validation_limited = True
 

@@ -103,7 +103,7 @@ class CostMeter:
         labels, patch = self.dataset.label_manager, self.dataset.configuration.patch_size
         sizes = [
             [round(size * factor) for size, factor in zip(patch, scale, strict=True)]
-            for scale in self.trainer._get_deep_supervision_scales()
+            for scale in self.trainer._get_deep_supervision_scales() or []
         ]
         batch_size = self.trainer.batch_size
         if labels.has_regions:

@@ -11,34 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
 
-from nnunet_hypersegnas.architectures import HeadsPresentLoss, SearchedNet, deep_supervision_strides
+from nnunet_hypersegnas.architectures import SearchedNet
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
-from nnunet_hypersegnas.space import SearchSpace, largest
-
-
-class _SubNetTrainer(nnUNetTrainer):
-    """nnU-Net's training step on networks that are handed in, with targets for every head of the search space."""
-
-    space: SearchSpace
-
-    def _get_deep_supervision_scales(self) -> list[list[float]]:
-        strides = deep_supervision_strides(self.space, largest(self.space))
-        return [list(scale) for scale in 1 / np.cumprod(np.vstack(strides), axis=0)][:-1]
-
-    def _build_loss(self) -> nn.Module:
-        return HeadsPresentLoss(super()._build_loss().loss)
-
-    def _do_i_compile(self) -> bool:
-        return False  # a few thousand steps for each finalist do not pay for compiling it
+from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
+from nnunet_hypersegnas.space import SearchSpace
 
 
 def sub_net_trainer(
     dataset: PreprocessedDataset, space: SearchSpace, fold: int, device: torch.device, folder: Path
-) -> nnUNetTrainer:
+) -> SpaceTrainer:
     """Return a trainer of nnU-Net, with its loss, whose step trains the networks that it is given.
 
     Args:
@@ -49,7 +33,7 @@ def sub_net_trainer(
         folder: where it keeps its log.
     """
     trainer = quiet_trainer(
-        _SubNetTrainer, dataset.plans, dataset.configuration_name, fold, dataset.dataset_json, device, folder
+        SpaceTrainer, dataset.plans, dataset.configuration_name, fold, dataset.dataset_json, device, folder
     )
     trainer.space = space
     trainer._set_batch_size_and_oversample()
