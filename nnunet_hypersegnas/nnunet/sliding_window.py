@@ -1,0 +1,107 @@
+"""nnU-Net's sliding window over many images at once: patches of all images share batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
+from torch import Tensor, nn
+
+STEP = 0.5  # of a patch, from one to the next, as nnU-Net predicts
+# Patches run in batches of so many voxels at most: beyond that, batching gains nothing on a CPU.
+VOXELS_A_BATCH, PATCHES_A_BATCH = 2**20, 16
+
+Where = tuple[int | slice, ...]  # in an image of shape (C, X, Y, Z); a 2D patch has an index for the first spatial axis
+
+
+@dataclass(frozen=True)
+class _Patch:
+    image: int
+    where: Where
+
+
+class SlidingWindow:
+    """Predicts a fixed set of images with one network after the other, without mirroring.
+
+    Blended as nnU-Net does it, in fp16: far from a patch's middle that is coarse, but users will predict with it.
+
+    Args:
+        images: of shape (C, X, Y, Z) each; those that are smaller than a patch are padded with zeros.
+        patch_size: of the configuration; two axes are the image's last two.
+        device: where the network runs.
+        batch_size: patches a batch, one at least; by default what the device makes use of.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        patch_size: Sequence[int],
+        device: torch.device,
+        batch_size: int | None = None,
+    ) -> None:
+        self.device = device
+        self.batch_size = batch_size or max(1, min(PATCHES_A_BATCH, VOXELS_A_BATCH // prod(patch_size)))
+        self._gaussian = compute_gaussian(tuple(patch_size), 1 / 8, 10, torch.half, device)
+        self._images: list[Tensor] = []
+        self._inside: list[Where] = []  # the image without its padding
+        self._weights: list[Tensor] = []
+        self._patches: list[_Patch] = []
+        for i, image in enumerate(images):
+            padded, inside = pad_nd_image(
+                torch.from_numpy(image), tuple(patch_size), "constant", {"value": 0}, return_slicer=True
+            )
+            weights = torch.zeros(padded.shape[1:], dtype=torch.half, device=device)
+            for where in _positions(padded.shape[1:], patch_size):
+                weights[where[1:]] += self._gaussian
+                self._patches.append(_Patch(i, where))
+            self._images.append(padded)
+            self._inside.append((slice(None), *inside[1:]))
+            self._weights.append(weights)
+
+    @property
+    def n_patches(self) -> int:
+        return len(self._patches)
+
+    def logits(self, network: nn.Module) -> Iterator[Tensor]:
+        """Yield the logits of each image, in order, of shape (heads, X, Y, Z) on the device.
+
+        Args:
+            network: on the device; gives one tensor of logits.
+        """
+        network.eval()
+        for i, patches in groupby(self._predicted(network), key=lambda predicted: predicted[0].image):
+            total: Tensor | None = None
+            for patch, logits in patches:
+                if total is None:
+                    total = self._weights[i].new_zeros(len(logits), *self._weights[i].shape)
+                total[patch.where] += logits
+            assert total is not None
+            yield (total / self._weights[i])[self._inside[i]]
+
+    def _predicted(self, network: nn.Module) -> Iterator[tuple[_Patch, Tensor]]:
+        """Yield each patch with its weighted logits."""
+        for start in range(0, len(self._patches), self.batch_size):
+            batch = self._patches[start : start + self.batch_size]
+            images = torch.stack([self._images[patch.image][patch.where] for patch in batch]).to(self.device)
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+                weighted = network(images) * self._gaussian
+            yield from zip(batch, weighted, strict=True)
+
+
+def _positions(image_size: Sequence[int], patch_size: Sequence[int]) -> Iterator[Where]:
+    """Yield where the patches of an image are, as nnU-Net lays them."""
+    if len(patch_size) < len(image_size):
+        for index in range(image_size[0]):
+            for _, *rest in _positions(image_size[1:], patch_size):
+                yield (slice(None), index, *rest)
+        return
+    starts = compute_steps_for_sliding_window(tuple(image_size), tuple(patch_size), STEP)
+    for corner in np.ndindex(*map(len, starts)):
+        firsts = [steps[i] for steps, i in zip(starts, corner, strict=True)]
+        yield (slice(None), *(slice(first, first + size) for first, size in zip(firsts, patch_size, strict=True)))
