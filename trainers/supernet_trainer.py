@@ -71,7 +71,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.weight_decay = self.settings.weight_decay
         self.save_every = self.settings.save_every
         self.iteration = 0  # global, of the step under way
-        self._validation_limited = False  # whether the number of validation patches is settled
+        self.validation_patches: int | None = None  # how many of them are scored; settled in the first validation
         self._prepare_logs()
 
     # -- what is trained ---------------------------------------------------------------------------------------------
@@ -152,15 +152,17 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     def validation_step(self, batch: list[Batch]) -> dict:
         """Score every reference sub-net on every patch, with MAN as it stands and with MAN removed."""
         started = time()
-        self._limit_patches(started)
+        if self.validation_patches is None:
+            self.validation_patches = self._affordable_patches(started)
         variants = [(name, annealing) for name in self.references for annealing in {self.annealing_lambda, 1.0}]
         scores = []
-        for patch in self.dataloader_val.patches:
+        patches = batch[: self.validation_patches]
+        for patch in patches:
             for name, annealing in variants:
                 scores.append({"name": name, "lambda": annealing, **self._score(patch, name, annealing)})
+        self._keep_to_a_tenth(len(patches), started)
         self._log_references(scores)
-        self._log_spread()
-        self._keep_to_a_tenth(started)
+        self._log_spread(patches)
         as_it_stands = [s for s in scores if s["lambda"] == self.annealing_lambda]
         collated = collate_outputs([{k: s[k] for k in ("loss", "tp_hard", "fp_hard", "fn_hard")} for s in as_it_stands])
         return {"loss": np.mean(collated["loss"])} | {k: collated[k].sum(0) for k in ("tp_hard", "fp_hard", "fn_hard")}
@@ -169,18 +171,15 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.network.take(self.references[name], annealing)
         return super().validation_step(copy_of(patch))
 
-    def _keep_to_a_tenth(self, started: float) -> None:
-        """Go on with fewer patches where scoring took more than a tenth of the epoch's time."""
-        patches = self.dataloader_val.patches
+    def _keep_to_a_tenth(self, count: int, started: float) -> None:
+        """Score fewer patches from now on where so many took more than a tenth of the epoch's time."""
         share = (time() - started) / (time() - self._epoch_started())
-        self.print_to_log_file(f"Reference sub-nets: {len(patches)} patches scored in {share:.1%} of the epoch's time")
+        self.print_to_log_file(f"Reference sub-nets: {count} patches scored in {share:.1%} of the epoch's time")
         if share > VALIDATION_SHARE:
-            self.dataloader_val.keep(max(1, int(len(patches) * VALIDATION_SHARE / share)))
+            self.validation_patches = max(1, int(count * VALIDATION_SHARE / share))
 
-    def _limit_patches(self, started: float) -> None:
-        """In a run's first validation, take no more patches than a tenth of the epoch's time allows."""
-        if self._validation_limited:
-            return
+    def _affordable_patches(self, started: float) -> int:
+        """Return how many patches can be scored in a tenth of the epoch's time."""
         durations = []
         for _ in ("to warm up", "to measure"):
             before = time()
@@ -188,9 +187,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
                 self._score(self.dataloader_val.patches[0], name, 0.0)
                 self._score(self.dataloader_val.patches[0], name, 1.0)
             durations.append(time() - before)
-        affordable = int(VALIDATION_SHARE * (started - self._epoch_started()) / durations[-1])
-        self.dataloader_val.keep(max(1, affordable))
-        self._validation_limited = True
+        affordable = VALIDATION_SHARE * (started - self._epoch_started()) / durations[-1]
+        return max(1, min(MAX_VALIDATION_PATCHES, int(affordable)))
 
     def _epoch_started(self) -> float:
         return self.logger.get_value("epoch_start_timestamps", step=-1)
@@ -232,8 +230,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             + ", ".join(line)
         )
 
-    def _log_spread(self) -> None:
-        images = torch.cat([p["data"] for p in self.dataloader_val.patches]).to(self.device)
+    def _log_spread(self, patches: list[Batch]) -> None:
+        images = torch.cat([patch["data"] for patch in patches]).to(self.device)
         if len(images) < 2:  # the spread over one patch is not defined
             images = torch.cat([images, images.flip(2)])
         rng = rng_for(self.settings.seed, "spread architecture")
@@ -267,7 +265,11 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             return super().save_checkpoint(filename)
         record = SuperNetRecord(
-            space=self.space, settings=self.settings, iteration=self.iteration, annealing_lambda=self.annealing_lambda
+            space=self.space,
+            settings=self.settings,
+            iteration=self.iteration,
+            annealing_lambda=self.annealing_lambda,
+            validation_patches=self.validation_patches,
         )
         with written_atomically(Path(filename)) as temporary:
             super().save_checkpoint(str(temporary))
@@ -281,7 +283,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         Raises:
             HyperSegNASError: the checkpoint is no super-net's, or that of another search space or other settings.
         """
-        SuperNetRecord.read(filename_or_checkpoint).check_continues(self.space, self.settings)
+        record = SuperNetRecord.read(filename_or_checkpoint)
+        record.check_continues(self.space, self.settings)
+        self.validation_patches = record.validation_patches
         super().load_checkpoint(filename_or_checkpoint)
         self._prepare_logs()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch

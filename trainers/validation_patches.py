@@ -31,10 +31,6 @@ class ValidationPatches:
         if hasattr(loader, "_finish"):
             loader._finish()
 
-    def keep(self, count: int) -> None:
-        """Go on with the first `count` patches."""
-        self.patches = self.patches[:count]
-
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
 

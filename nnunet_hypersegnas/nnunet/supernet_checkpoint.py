@@ -29,6 +29,7 @@ class SuperNetRecord:
     settings: SuperNetSettings
     iteration: int
     annealing_lambda: float
+    validation_patches: int | None = None  # on how many the reference sub-nets are scored
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -37,6 +38,7 @@ class SuperNetRecord:
             "settings": self.settings.to_json(),
             "iteration": self.iteration,
             "annealing_lambda": self.annealing_lambda,
+            "validation_patches": self.validation_patches,
         }
 
     @classmethod
@@ -58,6 +60,7 @@ class SuperNetRecord:
                 settings=SuperNetSettings(**value["settings"]),
                 iteration=value["iteration"],
                 annealing_lambda=value["annealing_lambda"],
+                validation_patches=value.get("validation_patches"),
             )
         except (KeyError, TypeError) as error:
             writer = value.get("package_version", "unknown") if isinstance(value, dict) else "unknown"

@@ -76,6 +76,7 @@ def test_a_continued_run_takes_the_same_steps(make_trainer):
     with pytest.raises(KeyboardInterrupt):
         interrupted.run_training()
     continued = make_trainer(resume=True)
+    assert continued.validation_patches == interrupted.validation_patches >= 1  # so that the log goes on as it was
     after = _record_steps(continued)
     continued.run_training()
     assert before == expected[:10]
