@@ -148,12 +148,12 @@ class SuperNetSearch:
         return BudgetSampler(self.space, measuring.expected(self.costs.predict), budget.limits, self.settings.seed)
 
     def candidates(self, sampler: BudgetSampler, meter: Meter | None, progress: Progress) -> list[Candidate]:
-        """Draw candidates; where a meter is given, by measured costs.
+        """Draw candidates; by measured costs where a meter is given and the budget limits what it measures.
 
         Raises:
             BudgetError: no architecture fits.
         """
-        if meter is None:
+        if meter is None or not sampler.limits.measurable:
             return predicted_candidates(sampler, self.settings.candidates)
         with progress("measuring candidates", self.settings.candidates) as bar:
             return measured_candidates(sampler, self.settings.candidates, meter, bar)

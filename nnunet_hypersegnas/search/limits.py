@@ -63,6 +63,11 @@ class Limits:
         """Return for each architecture how far it is from meeting all limits, shape (n,); 0 where it does."""
         return np.sum([interval.distance(costs.of(quantity)) for quantity, interval in self], axis=0)
 
+    @property
+    def measurable(self) -> bool:
+        """Whether measuring can tell more than predicting: parameters and multiply-adds are exact anyway."""
+        return bool(self.intervals.keys() & {Quantity.MEMORY, Quantity.LATENCY})
+
     def bins(self, count: int) -> list[Limits]:
         """Cut the memory's interval into equal parts; where memory is not limited there is one bin, these limits."""
         if Quantity.MEMORY not in self.intervals:

@@ -96,6 +96,14 @@ def test_budgets_hold_for_what_is_measured(device, demo_environment, capsys):
     assert (device.in_one_process, device.in_own_process) == before
 
 
+def test_without_a_limit_to_measure_only_finalists_are_measured(device, capsys):
+    command = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--max-params", "1G", "--candidates", "5"]
+    command += ["--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
+    assert main(command) == 0
+    assert (len(device.in_one_process), len(device.in_own_process)) == (0, 1)
+    assert "measured memory" in capsys.readouterr().out
+
+
 def test_a_budget_that_only_holds_as_predicted_is_refused(device, capsys):
     possible = possible_range(device.model.space, device.model.predict, Quantity.MEMORY)
     budget = f"{possible.low / 1e6:.0f}MB"  # of the predictions; the device needs twice as much
