@@ -39,17 +39,27 @@ setup(
         "numpy>=1.24",
         "acvl-utils>=0.2.6,<0.3",
         "nvidia-ml-py>=12",  # the maintained distribution of pynvml
+        "filelock",
         "matplotlib",
+        "optuna>=4.9",
+        "scikit-learn",
         "scipy",
+        "sqlalchemy>=2",
         "tqdm",
     ],
-    extras_require={"test": ["pytest>=8", "pytest-timeout", "setuptools>=77"], "dev": ["ruff", "mypy", "build"]},
+    extras_require={
+        "postgres": ["psycopg[binary]>=3.1"],
+        "slurm": ["submitit>=1.5"],
+        "test": ["pytest>=8", "pytest-timeout", "setuptools>=77", "psycopg[binary]>=3.1", "submitit>=1.5"],
+        "dev": ["ruff", "mypy", "build"],
+    },
     entry_points={
         "console_scripts": [
             "hsnas_env = nnunet_hypersegnas.cli.env:main",
             "hsnas_calibrate = nnunet_hypersegnas.cli.calibrate:main",
             "hsnas_cost = nnunet_hypersegnas.cli.cost:main",
             "hsnas_search = nnunet_hypersegnas.cli.search:main",
+            "hsnas_status = nnunet_hypersegnas.cli.status:main",
             "hsnas_demo = nnunet_hypersegnas.cli.demo:main",
         ]
     },

@@ -43,6 +43,10 @@ class FinishedDemo(NamedTuple):
     def supernet_fold(self) -> Path:
         return Path(self.summary["supernet"]) / "fold_0"
 
+    @property
+    def run_folder(self) -> Path:
+        return self.supernet_fold / "search" / "HyperSegNASDemo"
+
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess:
     """Run one of the installed commands and return what it did."""

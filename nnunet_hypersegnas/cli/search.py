@@ -4,179 +4,188 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.device import chosen_device
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.search_arguments import build_parser
 from nnunet_hypersegnas.cost import Quantity
-from nnunet_hypersegnas.search import SearchSettings, budgets_of
 
-DEFAULT_PLANS_NAME = "HyperSegNASPlans"
+if TYPE_CHECKING:
+    import torch
 
+    from nnunet_hypersegnas.nnunet.crews import Crew
+    from nnunet_hypersegnas.nnunet.findings import FoundNetwork
+    from nnunet_hypersegnas.nnunet.search_run import SuperNetSearch
+    from nnunet_hypersegnas.search import Contest
+    from nnunet_hypersegnas.space import SearchSpace
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hsnas_search",
-        description="Search the best networks for one or more training-memory budgets with a trained super-net, and "
-        "write them as nnU-Net plans. An interrupted search goes on where it stood when called again with the same "
-        "arguments.",
-    )
-    parser.add_argument("dataset", metavar="DATASET", help="data set name or id, as in nnUNetv2_train")
-    parser.add_argument("configuration", metavar="CONFIGURATION", help="for example 3d_fullres")
-    parser.add_argument("fold", metavar="FOLD", type=int, help="the super-net's fold; its validation cases score")
-    parser.add_argument(
-        "--memory", nargs="+", default=[], metavar="BUDGET", help="training-memory budgets, for example 5GB 7GB"
-    )
-    parser.add_argument("--max-params", metavar="N", help="parameters at most, for example 5M; alone or with --memory")
-    parser.add_argument("--max-flops", metavar="N", help="multiply-adds of a patch's forward pass at most, as in 100G")
-    parser.add_argument("--max-latency", metavar="TIME", help="time of a patch's forward pass at most, as in 50ms")
-    parser.add_argument(
-        "--plans",
-        nargs="?",
-        const=DEFAULT_PLANS_NAME,
-        metavar="NAME",
-        help=f"write the best network of each budget as plans NAME_BUDGET.json (NAME: {DEFAULT_PLANS_NAME})",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace plans of that name")
-    parser.add_argument("-tr", default="HyperSegNASSupernetTrainer", metavar="TRAINER", help="the super-net's trainer")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="the super-net's plans [%(default)s]")
-    parser.add_argument(
-        "--memory-metric",
-        choices=("nvml", "reserved", "allocated"),
-        help="what a budget's memory is, measured on a GPU: NVML's figure for the process, as nvidia-smi shows it, or "
-        "what torch has reserved or allocated [nvml; on a CPU memory is predicted]",
-    )
-    parser.add_argument(
-        "--candidates",
-        type=_positive,
-        default=SearchSettings.candidates,
-        help="sampled under each budget [%(default)s]",
-    )
-    parser.add_argument(
-        "--finalists", type=_positive, default=SearchSettings.finalists, help="how many are fine-tuned [%(default)s]"
-    )
-    parser.add_argument(
-        "--finetune-iterations",
-        type=_positive,
-        default=SearchSettings.finetune_iterations,
-        metavar="N",
-        help="for each finalist [%(default)s]",
-    )
-    parser.add_argument(
-        "--finetune-lr", type=_positive_rate, default=SearchSettings.finetune_lr, metavar="LR", help="[%(default)s]"
-    )
-    parser.add_argument(
-        "--tolerance",
-        default="300MB",
-        metavar="SIZE",
-        help="candidates lie so far below a budget at most [%(default)s]",
-    )
-    parser.add_argument("--around", action="store_true", help="let them lie as far above it too, as in the paper")
-    parser.add_argument(
-        "--validation-cases", type=_positive, metavar="N", help="score on N of the fold's validation cases [all]"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=SearchSettings.seed, help="of sampling and fine-tuning [%(default)s]"
-    )
-    parser.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
-    return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _positive_rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 10:
-        raise argparse.ArgumentTypeError(f"{text} is not a learning rate")
-    return value
+STORAGE_VARIABLE = "HSNAS_STORAGE"  # in place of --storage, so that a password need not stand in a command
+DEFAULT_RUN = "search"
+MOST_CPU_WORKERS = 8  # by default: each holds the super-net, and half a GB of libraries
 
 
 def run(args: argparse.Namespace) -> None:
-    asked = {
-        Quantity.PARAMETERS: args.max_params,
-        Quantity.MULTIPLY_ADDS: args.max_flops,
-        Quantity.LATENCY: args.max_latency,
-    }
-    at_most = {quantity: text for quantity, text in asked.items() if text is not None}
-    budgets = budgets_of(args.memory, at_most, tolerance=args.tolerance, around=args.around)
+    from nnunet_hypersegnas.search import Budget, SearchSettings, budgets_of, without_password
+
+    budgets: list[Budget] = []
+    if not args.join:
+        asked = {
+            Quantity.PARAMETERS: args.max_params,
+            Quantity.MULTIPLY_ADDS: args.max_flops,
+            Quantity.LATENCY: args.max_latency,
+        }
+        at_most = {quantity: text for quantity, text in asked.items() if text is not None}
+        budgets = budgets_of(args.memory, at_most, tolerance=args.tolerance, around=args.around)
+    storage = args.storage or os.environ.get(STORAGE_VARIABLE)
+    shown_storage = without_password(storage) if storage else None
 
     # Imported late: torch and nnU-Net take seconds that --help and a mistyped budget need not wait for.
     import torch
 
     from nnunet_hypersegnas.cli.progress import stage_bars
-    from nnunet_hypersegnas.cli.tables import format_table
-    from nnunet_hypersegnas.cost import format_bytes
     from nnunet_hypersegnas.cost.measuring import MemoryMetric
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.device_measuring import measuring_on
-    from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE, SuperNetSearch, describe
-    from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
-    from nnunet_hypersegnas.search import Distribution
+    from nnunet_hypersegnas.nnunet.findings import Findings
+    from nnunet_hypersegnas.nnunet.search_run import SuperNetSearch
+    from nnunet_hypersegnas.nnunet.search_worker import end_with, join_search
+    from nnunet_hypersegnas.search import EvaluationStudy, open_storage, storage_errors
 
+    if args.parent:
+        end_with(args.parent)
     device = torch.device(chosen_device(args.device))
     settings = SearchSettings(
         candidates=args.candidates,
+        strategy=args.strategy,
         finalists=args.finalists,
         finetune_iterations=args.finetune_iterations,
         finetune_lr=args.finetune_lr,
+        halving=not args.no_halving,
         validation_cases=args.validation_cases,
         seed=args.seed,
     )
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
+    search = SuperNetSearch(dataset, args.fold, args.tr, device, settings, args.run or args.plans or DEFAULT_RUN)
+    if args.join:
+        done = join_search(search.folder, dataset, search.checkpoint, device, storage)
+        print(f"The search in {search.folder.path} is over, or led no more; this worker did {done} evaluations.")
+        return
+    started = time.monotonic()
     # What is refused is refused before time is spent: first what needs no super-net, then what needs no measuring.
-    search = SuperNetSearch(dataset, args.fold, args.tr, device, settings)
-    if args.plans:
-        search.check_plans_names(budgets, args.plans, args.overwrite)
-    search.load_super_net()
-    with contextlib.ExitStack() as stack:
-        measuring = stack.enter_context(
-            measuring_on(
-                device,
-                dataset,
-                search.costs,
-                metric=MemoryMetric(args.memory_metric) if args.memory_metric else None,
-                latency=Quantity.LATENCY in budgets[0].limits.intervals,
-                folder=search.folder,
-                progress=stage_bars("calibration"),
+    memory = args.memory_metric or ("predicted" if device.type == "cpu" else "measured")
+    with search.folder.led():
+        search.load_super_net()
+        record = search.record(budgets, memory, shown_storage)
+        findings = Findings(dataset, search.space, search.folder, record, args.plans, args.overwrite)
+        findings.check_plans_names([budget.label for budget in budgets])
+        url = search.folder.storage_url(storage)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(storage_errors(url))
+            measuring = stack.enter_context(
+                measuring_on(
+                    device,
+                    dataset,
+                    search.costs,
+                    metric=MemoryMetric(args.memory_metric) if args.memory_metric else None,
+                    latency=Quantity.LATENCY in budgets[0].limits.intervals,
+                    folder=search.folder.path,
+                    progress=stage_bars("calibration"),
+                )
             )
-        )
-        stack.callback(search.close)
-        print(measuring.note)
-        samplers = [search.sampler(budget, measuring) for budget in budgets]
-        candidates = [
-            search.candidates(sampler, measuring.candidates, stage_bars(budget.label))
-            for budget, sampler in zip(budgets, samplers, strict=True)
-        ]
-        measuring.release()
-        for budget, found in zip(budgets, candidates, strict=True):
-            print(f"{budget.label}: {Distribution.of(found, search.space)}")
-            if len(found) < settings.candidates:
-                print(f"{budget.label}: no more than {len(found)} of {settings.candidates} found with {budget.limits}")
-        results = [
-            search.search(budget, found, args.plans, measuring, stage_bars(budget.label))
-            for budget, found in zip(budgets, candidates, strict=True)
-        ]
-    print(format_table(describe(results)))
+            contests = search.contests(budgets, measuring)
+            opened = open_storage(url)
+            rungs = search.prepare(record)
+            study = EvaluationStudy(opened, record.study, create=True)
+            crew = _crew(args, search, device, storage)
+            stack.enter_context(study.led())
+            stack.callback(lambda: study.release(crew.end()))
+            print(measuring.note)
+            print(f"Run folder: {search.folder.path} (hsnas_status tells how far it is)", flush=True)
+            search.run(contests, rungs, study, crew, measuring, stage_bars(search.folder.path.name))
+            found = findings.write_winners(contests, rungs[-1], measuring.calibration)
+            front = findings.write_front(contests, rungs[-1]) if args.pareto else []
+    _print_contests(contests, search)
+    _print_found(found, front, args, search.space)
+    spent = search.spent
+    print(
+        f"{spent.evaluations} evaluations at a cost of {spent.cost_patches:,} scored patches (a trained one counts "
+        f"three), {spent.seconds:.0f} s of all workers together; {time.monotonic() - started:.0f} s now."
+    )
+
+
+def _crew(args: argparse.Namespace, search: SuperNetSearch, device: torch.device, storage: str | None) -> Crew:
+    from nnunet_hypersegnas.nnunet.crews import LocalCrew, NoCrew, SlurmCrew
+
+    command = [sys.executable, "-m", "nnunet_hypersegnas.cli.search", args.dataset, args.configuration, str(args.fold)]
+    command += ["-p", args.p, "-tr", args.tr, "--run", search.folder.path.name, "--join", "--device", device.type]
+    if storage:
+        os.environ[STORAGE_VARIABLE] = storage  # for the workers
+    workers = _default_workers(device) if args.workers is None else args.workers
+    if not workers:
+        return NoCrew()
+    if args.slurm:
+        return SlurmCrew(command, workers, dict(args.slurm), search.folder.logs)
+    return LocalCrew(command, workers, device.type, search.folder.logs)
+
+
+def _default_workers(device: torch.device) -> int:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.device_count()
+    return min(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST_CPU_WORKERS
+    )
+
+
+def _print_contests(contests: Sequence[Contest], search: SuperNetSearch) -> None:
+    from nnunet_hypersegnas.search import Distribution
+
+    for contest in contests:
+        label, wanted = contest.budget.label, search.settings.candidates
+        print(f"{label}: {Distribution.of(contest.candidates, search.space)}")
+        if len(contest.candidates) < wanted:
+            print(f"{label}: no more than {len(contest.candidates)} of {wanted} found with {contest.budget.limits}")
+        for line in contest.strategy.report:
+            print(f"{label}: {line}")
+
+
+def _print_found(
+    found: Sequence[FoundNetwork], front: Sequence[FoundNetwork], args: argparse.Namespace, space: SearchSpace
+) -> None:
+    from nnunet_hypersegnas.cli.tables import format_table
+    from nnunet_hypersegnas.nnunet.findings import BIAS_NOTE, describe
+
+    print(format_table(describe(found)))
+    if front:
+        print("\nPareto front: no network that was found is both smaller and better than one of these.")
+        print(format_table(describe(front)))
     print(f"DSC: fold {args.fold}, {BIAS_NOTE}.")
-    for result in results:
-        picture = result.record.with_suffix(".png")
-        winner = result.winner
-        size, how = winner.measured.get(Quantity.MEMORY), "measured"
-        if size is None:
-            size, how = winner.predicted_memory_bytes, "predicted"
-        title = f"{result.record.stem}: {format_bytes(round(size))} {how}"
-        plot_architecture(ArchitectureDrawing.of(winner.architecture, search.space), picture, title)
-        print(f"{result.budget.label}: all candidates in {result.record}, picture of the winner in {picture}")
-        if result.plans:
+    for one in [*found, *front]:
+        picture = _draw(one, space)
+        print(f"{one.label}: record in {one.record}, picture in {picture}")
+        if one.plans:
             print(
-                f"  train: nnUNetv2_train {args.dataset} {args.configuration} FOLD -p {result.plans.stem}\n"
-                f"  with inherited weights (fold {args.fold} only): -pretrained_weights {result.weights}"
+                f"  train: nnUNetv2_train {args.dataset} {args.configuration} FOLD -p {one.plans.stem}\n"
+                f"  with inherited weights (fold {args.fold} only): -pretrained_weights {one.weights}"
             )
+
+
+def _draw(one: FoundNetwork, space: SearchSpace) -> Path:
+    from nnunet_hypersegnas.cost import format_bytes
+    from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
+
+    network, picture = one.network, one.record.with_suffix(".png")
+    how = "measured" if Quantity.MEMORY in network.measured else "predicted"
+    title = f"{one.record.stem}: {format_bytes(round(network.memory_bytes))} {how}"
+    plot_architecture(ArchitectureDrawing.of(network.architecture, space), picture, title)
+    return picture
 
 
 def main(argv: list[str] | None = None) -> int:

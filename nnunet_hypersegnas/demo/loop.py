@@ -20,7 +20,7 @@ from nnunet_hypersegnas.cost import parse_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.search_run import BIAS_NOTE
+from nnunet_hypersegnas.nnunet.findings import BIAS_NOTE
 from nnunet_hypersegnas.search import budgets_of
 from nnunet_hypersegnas.space import rng_for, sample_codes
 

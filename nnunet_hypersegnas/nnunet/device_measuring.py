@@ -22,9 +22,9 @@ from nnunet_hypersegnas.nnunet.calibrating import (
 )
 from nnunet_hypersegnas.nnunet.cost_meter import MeasuringProcess
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.nnunet.metering import LoggedMeter, MeasuredCosts
-from nnunet_hypersegnas.nnunet.sub_net_evaluator import digest
-from nnunet_hypersegnas.search import EvaluationLog, Meter, Progress
+from nnunet_hypersegnas.search import MeasurementLog, Meter, Progress
 
 CALIBRATION_NETWORKS = 24
 
@@ -133,5 +133,5 @@ def calibrate_device(
     return calibration
 
 
-def _log(path: Path) -> EvaluationLog[MeasuredCosts]:
-    return EvaluationLog(path, "costs", MeasuredCosts.from_json)
+def _log(path: Path) -> MeasurementLog[MeasuredCosts]:
+    return MeasurementLog(path, "costs", MeasuredCosts.from_json)

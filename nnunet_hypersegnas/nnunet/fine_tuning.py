@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable
-from contextlib import redirect_stdout
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_hypersegnas.architectures import SearchedNet
+from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
+from nnunet_hypersegnas.nnunet.quiet_trainer import environment, quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
-from nnunet_hypersegnas.space import SearchSpace
+from nnunet_hypersegnas.space import SearchSpace, derive_seed
+
+SAVE_EVERY_S = 60.0  # so much is lost at most where a fine-tuning is interrupted
 
 
 def sub_net_trainer(
@@ -48,48 +55,123 @@ def sgd(trainer: nnUNetTrainer, learning_rate: float) -> torch.optim.Optimizer:
     )
 
 
+class SeededBatches:
+    """Batches of nnU-Net's loader, each drawn with a seed of its own.
+
+    So the n-th batch is the same one whatever was drawn before, in this process or in how many background processes.
+
+    Args:
+        loader: draws from the global random generators.
+        seed: of all batches.
+        first: number of the first batch.
+        step: from one batch to the next; of background processes each takes every n-th batch.
+    """
+
+    def __init__(self, loader: Any, seed: int, first: int = 0, step: int = 1) -> None:
+        self.loader, self.seed, self.number, self.step = loader, seed, first, step
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Called by batchgenerators in each background process, with its number."""
+        self.number += thread_id
+
+    def __iter__(self) -> Iterator[dict]:
+        return self
+
+    def __next__(self) -> dict:
+        seed = derive_seed(self.seed, "batch", self.number)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        self.number += self.step
+        return next(self.loader)
+
+
 class FineTuner:
     """Loaders, loss and step of one fold; every finalist is trained with them.
 
-    With nnUNet_n_proc_DA=0 the batches follow from the seed; nnU-Net's background workers draw unseeded.
+    On a CPU the result follows from the seed; CUDA's backward passes are not reproducible to the last bit.
     """
 
     def __init__(
         self, dataset: PreprocessedDataset, space: SearchSpace, fold: int, device: torch.device, folder: Path
     ) -> None:
         self.trainer = sub_net_trainer(dataset, space, fold, device, folder)
-        with redirect_stdout(io.StringIO()):
-            self.batches, validation = self.trainer.get_dataloaders()
-        if hasattr(validation, "_finish"):
-            validation._finish()
+        with environment(nnUNet_n_proc_DA="0"), redirect_stdout(io.StringIO()):
+            training, _ = self.trainer.get_dataloaders()
+        self.loader = training.data_loader
 
     def fine_tune(
-        self,
-        network: SearchedNet,
-        *,
-        iterations: int,
-        learning_rate: float,
-        seed: int,
-        on_iteration: Callable[[], None] = lambda: None,
+        self, network: SearchedNet, *, iterations: int, learning_rate: float, seed: int, unfinished: Path
     ) -> None:
-        """Train the network in place with nnU-Net's SGD and polynomial decay from `learning_rate`."""
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        """Train the network in place with nnU-Net's SGD and polynomial decay from `learning_rate`.
+
+        Args:
+            network: on the device.
+            iterations: how many.
+            learning_rate: of the first one.
+            seed: of the batches.
+            unfinished: file that an interrupted fine-tuning goes on from; of no use when this has returned.
+        """
         trainer = self.trainer
         network.deep_supervision = True
         network.train()
         trainer.network = network
         trainer.optimizer = sgd(trainer, learning_rate)
-        for iteration in range(iterations):
-            for group in trainer.optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - iteration / iterations) ** POLY_EXPONENT
-            trainer.train_step(next(self.batches))
-            on_iteration()
+        if trainer.grad_scaler is not None:
+            trainer.grad_scaler = type(trainer.grad_scaler)()
+        first, saved = self._load(unfinished), time.monotonic()
+        with self._batches(seed, first) as batches:
+            for iteration in range(first, iterations):
+                for group in trainer.optimizer.param_groups:
+                    group["lr"] = learning_rate * (1 - iteration / iterations) ** POLY_EXPONENT
+                trainer.train_step(next(batches))
+                if time.monotonic() - saved > SAVE_EVERY_S:
+                    self._save(unfinished, iteration + 1)
+                    saved = time.monotonic()
         network.deep_supervision = False
         network.eval()
+        trainer.network = trainer.optimizer = None
 
-    def close(self) -> None:
-        """Shut nnU-Net's background workers down."""
-        if hasattr(self.batches, "_finish"):
-            self.batches._finish()
+    @contextmanager
+    def _batches(self, seed: int, first: int) -> Iterator[Iterator[dict]]:
+        processes = get_allowed_n_proc_DA()
+        if not processes:
+            yield SeededBatches(self.loader, seed, first)
+            return
+        # Unlike the one that nnU-Net trains with, this augmenter gives batches in order.
+        augmenter = MultiThreadedAugmenter(
+            SeededBatches(self.loader, seed, first, processes),
+            None,
+            processes,
+            seeds=[0] * processes,  # each batch is seeded anew
+            pin_memory=self.trainer.device.type == "cuda",
+            wait_time=0.002,
+        )
+        try:
+            yield augmenter
+        finally:
+            augmenter._finish()
+
+    def _save(self, path: Path, iteration: int) -> None:
+        trainer = self.trainer
+        state = {
+            "network": trainer.network.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "grad_scaler": trainer.grad_scaler.state_dict() if trainer.grad_scaler is not None else None,
+            "iteration": iteration,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_atomically(path) as temporary:
+            torch.save(state, temporary)
+
+    def _load(self, path: Path) -> int:
+        """Take up an interrupted fine-tuning, where there is one, and return its next iteration."""
+        if not path.exists():
+            return 0
+        trainer = self.trainer
+        state = torch.load(path, map_location=trainer.device, weights_only=True)
+        trainer.network.load_state_dict(state["network"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        if trainer.grad_scaler is not None:
+            trainer.grad_scaler.load_state_dict(state["grad_scaler"])
+        return int(state["iteration"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MeasuringError, MemoryMetric
-from nnunet_hypersegnas.search import EvaluationLog
+from nnunet_hypersegnas.search import MeasurementLog
 from nnunet_hypersegnas.space import Architecture
 
 
@@ -60,7 +60,7 @@ class LoggedMeter:
 
     def __init__(
         self,
-        log: EvaluationLog[MeasuredCosts],
+        log: MeasurementLog[MeasuredCosts],
         stage: str,
         metric: MemoryMetric | None,
         measure: Callable[[Architecture], MeasuredCosts],

@@ -26,7 +26,7 @@ def quiet_trainer(
 ) -> T:
     """Return a trainer that prints nothing and keeps the log that every trainer opens in a folder of ours."""
     # Nothing may be left among trained models, nor be logged elsewhere.
-    with _environment(nnUNet_results=str(folder), nnUNet_wandb_enabled="0"), redirect_stdout(io.StringIO()):
+    with environment(nnUNet_results=str(folder), nnUNet_wandb_enabled="0"), redirect_stdout(io.StringIO()):
         trainer = trainer_class(
             {**plans, "continue_training": False}, configuration, fold, dict(dataset_json), device=device
         )
@@ -35,7 +35,7 @@ def quiet_trainer(
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def environment(**variables: str) -> Iterator[None]:
     """Set variables, which nnU-Net reads each time, for a while."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

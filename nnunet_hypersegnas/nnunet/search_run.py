@@ -1,9 +1,11 @@
-"""One run of the search on an nnU-Net data set: super-net in, plans out."""
+"""One run of the search on an nnU-Net data set: super-net in, the best networks under some budgets out."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import math
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,62 +13,88 @@ from typing import Any
 
 import torch
 
-import nnunet_hypersegnas
 from nnunet_hypersegnas.architectures import OneShotNetwork
-from nnunet_hypersegnas.atomic import write_json, written_atomically
 from nnunet_hypersegnas.cost import CostModel, Quantity
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
-from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_plans
+from nnunet_hypersegnas.nnunet.crews import Crew
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.device_measuring import Measuring
-from nnunet_hypersegnas.nnunet.plans import PROVENANCE, PlansError, check_plans_name, searched_plans
+from nnunet_hypersegnas.nnunet.digests import digest, file_digest
+from nnunet_hypersegnas.nnunet.run_folder import RunFolder, RunRecord, check_run_name
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
-from nnunet_hypersegnas.nnunet.sub_net_evaluator import FineTuningPlan, Stages, SubNetEvaluator, digest
 from nnunet_hypersegnas.nnunet.super_net_loading import check_trained, load_super_net
-from nnunet_hypersegnas.nnunet.validation_crops import load_validation_crops, scoring_cases
+from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops, read_validation_crops, scoring_cases
 from nnunet_hypersegnas.search import (
     Budget,
     BudgetSampler,
     Candidate,
-    Distribution,
+    Contest,
+    Evaluation,
+    EvaluationStudy,
     Meter,
     Progress,
+    Rung,
+    Score,
     SearchSettings,
-    coarse_to_fine,
+    Source,
+    climb,
+    gather,
     measured_candidates,
     predicted_candidates,
+    rungs_of,
+    strategy_of,
 )
-from nnunet_hypersegnas.space import SearchSpace
-
-BIAS_NOTE = "selection-biased: this fold's validation cases chose the architecture"
-CONTENT = "content"  # key of the provenance that tells whether plans were edited since they were written
+from nnunet_hypersegnas.space import Architecture, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundNetwork:
-    """The best network under one budget, and the files that were written for it."""
+class Spent:
+    """What a search took.
 
-    budget: Budget
-    winner: Candidate
-    n_candidates: int
-    fold: int
-    record: Path
-    plans: Path | None
-    weights: Path
+    Attributes:
+        evaluations: how many.
+        cost_patches: scored patches plus three times the trained ones.
+        seconds: of all workers together.
+    """
+
+    evaluations: int = 0
+    cost_patches: int = 0
+    seconds: float = 0.0
+
+    def plus(self, evaluation: Evaluation) -> Spent:
+        return Spent(
+            evaluations=self.evaluations + 1,
+            cost_patches=self.cost_patches + evaluation.cost_patches,
+            seconds=self.seconds + evaluation.seconds,
+        )
+
+
+class _MeterAlone:
+    """Measures while no worker holds memory of the device."""
+
+    def __init__(self, meter: Meter, make_room: Callable[[], None]) -> None:
+        self._meter, self._make_room = meter, make_room
+
+    def measure(self, architecture: Architecture) -> Mapping[Quantity, float]:
+        self._make_room()
+        return self._meter.measure(architecture)
 
 
 class SuperNetSearch:
-    """The searches of one trained super-net. Making one is cheap: the super-net is loaded when it is needed.
+    """A search in one trained super-net. Making one is cheap: the super-net is loaded when it is needed.
 
     Args:
         dataset: data set and configuration that the super-net was trained on.
         fold: its fold; also the one whose validation cases score the candidates.
         trainer: name of the trainer class that trained it.
-        device: where sub-nets are scored and fine-tuned.
+        device: type of the devices that evaluate sub-nets, and where costs are measured.
         settings: see `SearchSettings`.
+        run_name: names the run's folder.
 
     Raises:
         CheckpointError: no final checkpoint.
         DatasetError: there is no such fold.
+        RunError: the name is no folder's.
     """
 
     def __init__(
@@ -76,18 +104,16 @@ class SuperNetSearch:
         trainer: str,
         device: torch.device,
         settings: SearchSettings,
+        run_name: str,
     ) -> None:
-        self.dataset, self.fold, self.device, self.settings = dataset, fold, device, settings
+        check_run_name(run_name)
+        self.dataset, self.fold, self.trainer, self.device, self.settings = dataset, fold, trainer, device, settings
         folder = dataset.trained_folder(trainer, fold)
-        self.folder = folder / "search"
         self.checkpoint = folder / "checkpoint_final.pth"
         check_trained(dataset, self.checkpoint)
-        self.fine_tuning = FineTuningPlan(
-            iterations=settings.finetune_iterations, learning_rate=settings.finetune_lr, seed=settings.seed
-        )
-        stat = self.checkpoint.stat()
-        cases = scoring_cases(dataset, fold, settings.validation_cases)
-        self.stages = Stages.of(f"{stat.st_size} {stat.st_mtime_ns}", cases, self.fine_tuning)
+        self.cases = scoring_cases(dataset, fold, settings.validation_cases)
+        self.folder = RunFolder(folder / "search" / run_name)
+        self.spent = Spent()
 
     def load_super_net(self) -> None:
         """Load the super-net now, with its errors, rather than when it is needed.
@@ -104,7 +130,7 @@ class SuperNetSearch:
 
     @cached_property
     def network(self) -> OneShotNetwork:
-        """The super-net, on the CPU until `evaluator` needs it.
+        """The super-net, on the CPU.
 
         Raises:
             CheckpointError: annealing is incomplete, or it was trained for another search space or label set.
@@ -120,171 +146,122 @@ class SuperNetSearch:
         """
         return cost_model(self.dataset, self.device.type)
 
-    @cached_property
-    def evaluator(self) -> SubNetEvaluator:
-        """Scores sub-nets on the device.
+    def record(self, budgets: Sequence[Budget], memory: str, storage: str | None) -> RunRecord:
+        """Return what names this search.
+
+        Args:
+            budgets: one network is searched for each.
+            memory: the metric of memory, or "predicted".
+            storage: without its password; None for the run's own.
+
+        Raises:
+            RunError: the run's folder holds a search with other arguments.
+        """
+        data = self.dataset.data_folder
+        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(data.iterdir()) if self._is_scored(p)]
+        plans = self.dataset.plans["plans_name"]
+        return self.folder.continued(
+            RunRecord(
+                dataset=self.dataset.name,
+                configuration=self.dataset.configuration_name,
+                fold=self.fold,
+                plans=plans,
+                trainer=self.trainer,
+                super_net=file_digest(self.checkpoint),
+                device=self.device.type,
+                memory=memory,
+                budgets={budget.label: str(budget.limits) for budget in budgets},
+                settings=self.settings,
+                crops=f"crops_{digest(files, list(self.dataset.configuration.patch_size))}",
+                storage=storage,
+                host=socket.gethostname(),
+                study=f"{self.dataset.name} {plans} fold {self.fold} {self.folder.path.name} {uuid.uuid4().hex[:8]}",
+            )
+        )
+
+    def _is_scored(self, path: Path) -> bool:
+        return path.name.split(".")[0].removesuffix("_seg") in set(self.cases)
+
+    def prepare(self, record: RunRecord) -> list[Rung]:
+        """Write what workers need, and return the search's rungs.
 
         Raises:
             DatasetError: the fold's validation cases cannot be used.
         """
-        crops = load_validation_crops(self.dataset, self.fold, self.settings.validation_cases)
-        return SubNetEvaluator(
-            self.dataset,
-            self.fold,
-            self.network.to(self.device),
-            CropScorer(self.dataset, crops, self.device),
-            folder=self.folder,
-            stages=self.stages,
-            plan=self.fine_tuning,
-            device=self.device,
+        crops_folder = self.folder.path.parent / record.crops
+        keep_validation_crops(crops_folder, self.dataset, self.fold, self.settings.validation_cases)
+        scorer = CropScorer(self.dataset, read_validation_crops(crops_folder), torch.device("cpu"))
+        self.folder.write(record)
+        return rungs_of(
+            self.settings,
+            crops=len(scorer.crops),
+            patches=len(scorer.patches),
+            batch_size=self.dataset.configuration.batch_size,
         )
 
-    def sampler(self, budget: Budget, measuring: Measuring) -> BudgetSampler:
-        """Return what draws the candidates of a budget (step 1).
+    def contests(self, budgets: Sequence[Budget], measuring: Measuring) -> list[Contest]:
+        """Return the budgets with where their candidates come from.
 
         Raises:
             BudgetError: no architecture can fit.
         """
-        return BudgetSampler(self.space, measuring.expected(self.costs.predict), budget.limits, self.settings.seed)
+        expected = measuring.expected(self.costs.predict)
+        samplers = [BudgetSampler(self.space, expected, budget.limits, self.settings.seed) for budget in budgets]
+        return [
+            Contest(budget, strategy_of(self.settings, sampler), [])
+            for budget, sampler in zip(budgets, samplers, strict=True)
+        ]
 
-    def candidates(self, sampler: BudgetSampler, meter: Meter | None, progress: Progress) -> list[Candidate]:
-        """Draw candidates; by measured costs where a meter is given and the budget limits what it measures.
-
-        Raises:
-            BudgetError: no architecture fits.
-        """
-        if meter is None or not sampler.limits.measurable:
-            return predicted_candidates(sampler, self.settings.candidates)
-        with progress("measuring candidates", self.settings.candidates) as bar:
-            return measured_candidates(sampler, self.settings.candidates, meter, bar)
-
-    def search(
+    def run(
         self,
-        budget: Budget,
-        candidates: Sequence[Candidate],
-        plans_name: str | None,
+        contests: Sequence[Contest],
+        rungs: Sequence[Rung],
+        study: EvaluationStudy,
+        crew: Crew,
         measuring: Measuring,
         progress: Progress,
-    ) -> FoundNetwork:
-        """Find the best of a budget's candidates; write its record, its inherited weights and, named, its plans."""
-        ranked = coarse_to_fine(
-            candidates, self.evaluator, self.settings.finalists, progress, budget.limits, measuring.finalists
-        )
-        winner = ranked[0]
-        name = budget.plans_name(plans_name) if plans_name else f"no_plans_{budget.plans_name('budget')}"
-        weights = self.folder / f"{name}_weights_fold{self.fold}.pth"
-        with written_atomically(weights) as temporary:
-            shutil.copyfile(self.evaluator.weights_file(winner.architecture), temporary)
-        provenance = self._provenance(budget, winner, weights, measuring)
-        record = self.folder / f"{name}.json"
-        distribution = Distribution.of(candidates, self.space)
-        write_json(
-            record,
-            {**provenance, "distribution": distribution.to_json(), "candidates": [c.to_json() for c in ranked]},
-        )
-        plans = self.dataset.folder / f"{name}.json" if plans_name else None
-        if plans:
-            self._write_plans(plans, winner, provenance)
-        return FoundNetwork(
-            budget=budget,
-            winner=winner,
-            n_candidates=len(ranked),
-            fold=self.fold,
-            record=record,
-            plans=plans,
-            weights=weights,
-        )
-
-    def _write_plans(self, path: Path, winner: Candidate, provenance: dict[str, Any]) -> None:
-        plans = searched_plans(
-            self.dataset.plans,
-            self.dataset.configuration_name,
-            path.stem,
-            self.space,
-            winner.architecture,
-            provenance,
-        )
-        plans[PROVENANCE][CONTENT] = digest(plans)
-        write_json(path, plans)
-
-    def check_plans_names(self, budgets: Sequence[Budget], plans_name: str, overwrite: bool) -> None:
-        """Refuse to replace plans that this very search did not write, or that were edited since.
+    ) -> None:
+        """Draw, evaluate and fine-tune the contests' candidates; what was evaluated before is not evaluated again.
 
         Raises:
-            PlansError: naming every file that is in the way.
+            BudgetError: no architecture meets a budget.
+            EvaluationError, CrewError: nothing gets evaluated.
         """
-        check_plans_name(plans_name)
-        taken = []
-        for budget in budgets:
-            path = self.dataset.folder / f"{budget.plans_name(plans_name)}.json"
-            if path.exists() and not overwrite:
-                found = read_plans(self.dataset.folder, path.stem)
-                provenance = found.get(PROVENANCE, {})
-                content = provenance.pop(CONTENT, None)
-                if provenance.get("search") != self._identity(budget) or content != digest(found):
-                    taken.append(path.name)
-        if taken:
-            raise PlansError(
-                f"{', '.join(taken)} exist already in {self.dataset.folder}; choose another name with --plans, or "
-                "replace them with --overwrite"
-            )
+        stage: dict[str, Any] = {"rungs": [rung.to_json() for rung in rungs], "budgets": len(contests), "totals": {}}
 
-    def close(self) -> None:
-        if "evaluator" in self.__dict__:
-            self.evaluator.close()
+        def evaluate(rung: Rung, architectures: Sequence[Architecture]) -> dict[Architecture, Score]:
+            totals = stage["totals"]
+            totals[rung.name] = totals.get(rung.name, 0) + len(architectures)
+            study.announce({**stage, "now": rung.name})
+            best, done = -math.inf, 0
+            with progress(rung.title, len(architectures)) as bar:
 
-    def _identity(self, budget: Budget) -> str:
-        """Name this search: equal arguments on an equal super-net give equal names."""
-        s = self.settings
-        return digest(self.stages.fine_tuned, self.device.type, str(budget.limits), s.candidates, s.finalists)
+                def note(evaluation: Evaluation) -> None:
+                    nonlocal best, done
+                    done += 1
+                    self.spent = self.spent.plus(evaluation)
+                    if not math.isnan(evaluation.score.dsc):
+                        best = max(best, evaluation.score.dsc)
+                    bar.advance(best)
 
-    def _provenance(self, budget: Budget, winner: Candidate, weights: Path, measuring: Measuring) -> dict[str, Any]:
-        calibration = measuring.calibration
-        return {
-            "package_version": nnunet_hypersegnas.__version__,
-            "search": self._identity(budget),
-            "dataset": self.dataset.name,
-            "configuration": self.dataset.configuration_name,
-            "supernet_plans": self.dataset.plans["plans_name"],
-            "selected_on_fold": self.fold,
-            "note": BIAS_NOTE,
-            "device": self.device.type,
-            "memory_metric": measuring.metric.value if measuring.metric else "predicted",
-            "calibrated_on": vars(calibration.conditions) if calibration else None,
-            "limits": {quantity.value: [interval.low, interval.high] for quantity, interval in budget.limits},
-            "seed": self.settings.seed,
-            "finetune_iterations": self.settings.finetune_iterations,
-            "winner": winner.to_json(),
-            "inherited_weights": str(weights),
-            "inherited_weights_note": f"use them for fold {self.fold} only: they have seen the other folds' cases",
-        }
+                found = study.evaluate(rung, architectures, on_done=note, meanwhile=lambda: crew.watch(done))
+            return {architecture: evaluation.score for architecture, evaluation in found.items()}
 
+        def alone(meter: Meter | None) -> Meter | None:
+            return None if meter is None else _MeterAlone(meter, lambda: study.release(crew.make_room()))
 
-def describe(found: Sequence[FoundNetwork]) -> list[dict[str, str]]:
-    """Return one row for each network found, as text; measured costs have columns of their own."""
+        def draw(source: Source, count: int) -> list[Candidate]:
+            study.announce({**stage, "now": "drawing candidates"})
+            drawn = self._draw(source, count, alone(measuring.candidates), progress)
+            measuring.release()
+            return drawn
 
-    def text(quantity: Quantity, value: float | None) -> str:
-        return "-" if value is None else quantity.format(value)
+        gather(contests, rungs[0], draw, evaluate)
+        climb(contests, rungs, evaluate, alone(measuring.finalists))
+        study.announce({**stage, "now": "finished"})
 
-    rows = []
-    for network in found:
-        winner = network.winner
-        assert winner.shared is not None and winner.fine_tuned is not None
-        rows.append(
-            {
-                "budget": network.budget.label,
-                "predicted memory": text(Quantity.MEMORY, winner.predicted_memory_bytes),
-                "measured memory": text(Quantity.MEMORY, winner.measured.get(Quantity.MEMORY)),
-                "parameters": text(Quantity.PARAMETERS, winner.parameters),
-                "multiply-adds": text(Quantity.MULTIPLY_ADDS, winner.multiply_adds),
-                "predicted latency": text(Quantity.LATENCY, winner.predicted_latency_ms),
-                "measured latency": text(Quantity.LATENCY, winner.measured.get(Quantity.LATENCY)),
-                "edges (convs)": f"{winner.architecture.n_edges} ({winner.architecture.n_convolutions})",
-                "candidates": str(network.n_candidates),
-                "DSC shared": f"{winner.shared.dsc:.4f}",
-                "DSC fine-tuned": f"{winner.fine_tuned.dsc:.4f}",
-                "plans": network.plans.stem if network.plans else "-",
-            }
-        )
-    unknown = [key for key in rows[0] if all(row[key] == "-" for row in rows) and key != "measured memory"]
-    return [{key: text for key, text in row.items() if key not in unknown} for row in rows]
+    def _draw(self, source: Source, count: int, meter: Meter | None, progress: Progress) -> list[Candidate]:
+        if meter is None or not source.limits.measurable:
+            return predicted_candidates(source, count)
+        with progress("measuring candidates", count) as bar:
+            return measured_candidates(source, count, meter, bar)

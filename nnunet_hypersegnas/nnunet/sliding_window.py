@@ -21,7 +21,9 @@ Where = tuple[int | slice, ...]  # in an image of shape (C, X, Y, Z); a 2D patch
 
 
 @dataclass(frozen=True)
-class _Patch:
+class Patch:
+    """Where a patch is: which image, and which part of it after its padding."""
+
     image: int
     where: Where
 
@@ -51,7 +53,7 @@ class SlidingWindow:
         self._images: list[Tensor] = []
         self._inside: list[Where] = []  # the image without its padding
         self._weights: list[Tensor] = []
-        self._patches: list[_Patch] = []
+        self.patches: list[Patch] = []
         for i, image in enumerate(images):
             padded, inside = pad_nd_image(
                 torch.from_numpy(image), tuple(patch_size), "constant", {"value": 0}, return_slicer=True
@@ -59,14 +61,27 @@ class SlidingWindow:
             weights = torch.zeros(padded.shape[1:], dtype=torch.half, device=device)
             for where in _positions(padded.shape[1:], patch_size):
                 weights[where[1:]] += self._gaussian
-                self._patches.append(_Patch(i, where))
+                self.patches.append(Patch(i, where))
             self._images.append(padded)
             self._inside.append((slice(None), *inside[1:]))
             self._weights.append(weights)
 
-    @property
-    def n_patches(self) -> int:
-        return len(self._patches)
+    def padded(self, image: int, labels: np.ndarray, value: int) -> Tensor:
+        """Return something of an image's shape (X, Y, Z), such as its labels, padded as the image was."""
+        size = self._images[image].shape[1:]
+        result = torch.full(size, value, dtype=torch.int16)
+        result[self._inside[image][1:]] = torch.from_numpy(labels.astype(np.int16))
+        return result
+
+    def patch_logits(self, network: nn.Module, patches: Sequence[Patch]) -> Iterator[Tensor]:
+        """Yield the logits of some patches alone, in order, of shape (heads, *patch size) on the device."""
+        network.eval()
+        for start in range(0, len(patches), self.batch_size):
+            batch = patches[start : start + self.batch_size]
+            images = torch.stack([self._images[patch.image][patch.where] for patch in batch]).to(self.device)
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+                logits = network(images)
+            yield from logits
 
     def logits(self, network: nn.Module) -> Iterator[Tensor]:
         """Yield the logits of each image, in order, of shape (heads, X, Y, Z) on the device.
@@ -74,24 +89,16 @@ class SlidingWindow:
         Args:
             network: on the device; gives one tensor of logits.
         """
-        network.eval()
-        for i, patches in groupby(self._predicted(network), key=lambda predicted: predicted[0].image):
+        predicted = zip(self.patches, self.patch_logits(network, self.patches), strict=True)
+        for i, of_image in groupby(predicted, key=lambda pair: pair[0].image):
             total: Tensor | None = None
-            for patch, logits in patches:
+            for patch, logits in of_image:
                 if total is None:
                     total = self._weights[i].new_zeros(len(logits), *self._weights[i].shape)
-                total[patch.where] += logits
+                with torch.inference_mode():
+                    total[patch.where] += logits * self._gaussian
             assert total is not None
             yield (total / self._weights[i])[self._inside[i]]
-
-    def _predicted(self, network: nn.Module) -> Iterator[tuple[_Patch, Tensor]]:
-        """Yield each patch with its weighted logits."""
-        for start in range(0, len(self._patches), self.batch_size):
-            batch = self._patches[start : start + self.batch_size]
-            images = torch.stack([self._images[patch.image][patch.where] for patch in batch]).to(self.device)
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-                weighted = network(images) * self._gaussian
-            yield from zip(batch, weighted, strict=True)
 
 
 def _positions(image_size: Sequence[int], patch_size: Sequence[int]) -> Iterator[Where]:

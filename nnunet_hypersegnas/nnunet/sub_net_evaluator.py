@@ -1,61 +1,47 @@
-"""Scores of a super-net's sub-nets, each computed once: with shared weights, and after fine-tuning."""
+"""What a worker does: a super-net's sub-nets are scored, with shared weights and after fine-tuning."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, inherit_weights, searched_net_kwargs
+from nnunet_hypersegnas.cost.measuring import is_out_of_memory
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.fine_tuning import FineTuner
 from nnunet_hypersegnas.nnunet.plans import write_inherited_weights
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
-from nnunet_hypersegnas.search import EvaluationLog, Score
+from nnunet_hypersegnas.search import Rung, Score, SearchSettings, Way
 from nnunet_hypersegnas.space import Architecture, SearchSpace, derive_seed
 
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuningPlan:
-    """How long and how fast finalists are fine-tuned, and the seed of their batches."""
-
-    iterations: int
-    learning_rate: float
-    seed: int
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stages:
-    """Names of a search's evaluations; each holds everything that the scores depend on beside the architecture."""
+class FinalistFiles:
+    """Where the fine-tuned weights of a search are kept."""
 
-    shared: str
-    fine_tuned: str
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-    @classmethod
-    def of(cls, checkpoint_id: str, cases: Sequence[str], plan: FineTuningPlan) -> Stages:
-        """Name the evaluations of one super-net's weights on some validation cases."""
-        shared = f"shared {digest(checkpoint_id, list(cases))}"
-        return cls(
-            shared=shared, fine_tuned=f"fine-tuned {digest(shared, plan.iterations, plan.learning_rate, plan.seed)}"
-        )
+    def weights(self, rung: Rung, architecture: Architecture) -> Path:
+        return self.folder / f"{architecture.id}_{rung.amount}_iterations.pth"
+
+    def unfinished(self, rung: Rung, architecture: Architecture) -> Path:
+        return self.folder / f"{architecture.id}_{rung.amount}_iterations_unfinished.pth"
 
 
 class SubNetEvaluator:
-    """The search's evaluator on an nnU-Net data set.
+    """Evaluates sub-nets on a device; the super-net and the crops are loaded once.
 
     Args:
         dataset: data set and configuration of the super-net.
         fold: the super-net's fold.
         network: the super-net, on `device`.
         scorer: the fold's validation crops.
-        folder: where the evaluation log and the finalists' weights are kept.
-        stages: names of the evaluations; scores under other names are never read.
-        plan: how finalists are fine-tuned.
+        files: where fine-tuned weights are kept.
+        settings: learning rate and seed of fine-tuning.
         device: where all this runs.
     """
 
@@ -65,44 +51,52 @@ class SubNetEvaluator:
         fold: int,
         network: OneShotNetwork,
         scorer: CropScorer,
-        *,
-        folder: Path,
-        stages: Stages,
-        plan: FineTuningPlan,
+        files: FinalistFiles,
+        settings: SearchSettings,
         device: torch.device,
     ) -> None:
         self.dataset, self.fold, self.network, self.scorer = dataset, fold, network, scorer
-        self.folder, self.stages, self.plan, self.device = folder, stages, plan, device
-        self.log = EvaluationLog(folder / "evaluations.jsonl", "score", Score.from_json)
+        self.files, self.settings, self.device = files, settings, device
         self._fine_tuner: FineTuner | None = None
 
     @property
     def space(self) -> SearchSpace:
         return self.network.super_net.space
 
-    def score_shared(self, architecture: Architecture) -> Score:
-        if known := self.log.get(self.stages.shared, architecture):
-            return known
-        self.network.take(architecture)
-        score = self.scorer.score(self.network)
-        self.log.add(self.stages.shared, architecture, score)
-        return score
+    def evaluate(self, rung: Rung, architecture: Architecture) -> Score:
+        """Return the architecture's score on a rung; without any label where the device has too little memory."""
+        try:
+            return self._evaluate(rung, architecture)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("%s: architecture %s does not fit the device", rung.title, architecture.id)
+            torch.cuda.empty_cache()
+            return Score(dsc_by_label={})
 
-    def score_fine_tuned(self, architecture: Architecture) -> Score:
-        if (known := self.log.get(self.stages.fine_tuned, architecture)) and self.weights_file(architecture).exists():
-            return known
-        network = self.inherited(architecture)
+    def _evaluate(self, rung: Rung, architecture: Architecture) -> Score:
+        if rung.way is Way.FINE_TUNING:
+            return self._fine_tuned(rung, architecture)
+        self.network.take(architecture)
+        if rung.way is Way.PATCHES:
+            return self.scorer.score_patches(self.network, rung.amount)
+        return self.scorer.score(self.network)
+
+    def _fine_tuned(self, rung: Rung, architecture: Architecture) -> Score:
         if self._fine_tuner is None:
-            self._fine_tuner = FineTuner(self.dataset, self.space, self.fold, self.device, self.folder / "log")
+            self._fine_tuner = FineTuner(self.dataset, self.space, self.fold, self.device, self.files.folder / "log")
+        network, unfinished = self.inherited(architecture), self.files.unfinished(rung, architecture)
         self._fine_tuner.fine_tune(
             network,
-            iterations=self.plan.iterations,
-            learning_rate=self.plan.learning_rate,
-            seed=derive_seed(self.plan.seed, "fine-tuning", architecture.id),
+            iterations=rung.amount,
+            learning_rate=self.settings.finetune_lr,
+            seed=derive_seed(self.settings.seed, "fine-tuning", architecture.id),
+            unfinished=unfinished,
         )
         score = self.scorer.score(network)
-        write_inherited_weights(self.weights_file(architecture), network, fold=self.fold, stage=self.stages.fine_tuned)
-        self.log.add(self.stages.fine_tuned, architecture, score)
+        weights = self.files.weights(rung, architecture)
+        write_inherited_weights(weights, network, fold=self.fold, stage=rung.name)
+        unfinished.unlink(missing_ok=True)
         return score
 
     def inherited(self, architecture: Architecture) -> SearchedNet:
@@ -114,17 +108,3 @@ class SubNetEvaluator:
         ).to(self.device)
         inherit_weights(self.network.super_net, network)
         return network
-
-    def weights_file(self, architecture: Architecture) -> Path:
-        """Return where a finalist's fine-tuned weights are kept."""
-        return self.folder / "finalists" / f"{architecture.id}_{self.stages.fine_tuned.rpartition(' ')[2]}.pth"
-
-    def close(self) -> None:
-        """Shut nnU-Net's background workers down."""
-        if self._fine_tuner is not None:
-            self._fine_tuner.close()
-
-
-def digest(*values: Any) -> str:
-    """Return a short name of JSON-able values, the same on every machine."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,15 +1,24 @@
-"""Foreground crops of a fold's validation cases, on which the search scores sub-nets (paper section 4)."""
+"""Foreground crops of a fold's validation cases, on which the search scores sub-nets (paper section 4).
+
+They are cut once and kept in files that every worker maps into its memory, so that many workers hold them once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
 
 MAX_SIDE_MM = 192.0
+INDEX = "cases.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,31 +34,71 @@ def scoring_cases(dataset: PreprocessedDataset, fold: int, max_cases: int | None
     """Return the fold's validation cases, or `max_cases` of them, spread evenly over the fold's list.
 
     Raises:
-        DatasetError: there is no such fold.
+        DatasetError: there is no such fold, or its cases are not preprocessed.
     """
     keys = dataset.validation_cases(fold)
     if max_cases is not None and max_cases < len(keys):
         keys = [keys[i] for i in np.linspace(0, len(keys) - 1, max_cases).round().astype(int)]
-    return keys
-
-
-def load_validation_crops(
-    dataset: PreprocessedDataset, fold: int, max_cases: int | None = None
-) -> list[ValidationCrop]:
-    """Load the crops of a fold's `scoring_cases`; cases without foreground are left out.
-
-    Raises:
-        DatasetError: the fold's validation cases are not preprocessed, or none of them has foreground.
-    """
-    keys = scoring_cases(dataset, fold, max_cases)
-    cases = dataset.cases()
-    if missing := sorted(set(keys) - set(cases.identifiers)):
+    if missing := sorted(set(keys) - set(dataset.cases().identifiers)):
         raise DatasetError(
             f"validation cases of fold {fold} are not preprocessed ({', '.join(missing[:3])}, {len(missing)} in all); "
             "run nnUNetv2_preprocess again"
         )
-    patch_size = dataset.configuration.patch_size
-    crops = []
+    return keys
+
+
+def keep_validation_crops(folder: Path, dataset: PreprocessedDataset, fold: int, max_cases: int | None = None) -> None:
+    """Write the crops of a fold's `scoring_cases` into a folder, where they are not there yet.
+
+    Cases without foreground are left out.
+
+    Raises:
+        DatasetError: as `scoring_cases`, or none of the cases has foreground.
+    """
+    if folder.exists():
+        return
+    keys = scoring_cases(dataset, fold, max_cases)
+    # Under another name until all are there, so that a folder of that name is complete.
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    unfinished.mkdir(parents=True)
+    try:
+        names = []
+        for crop in _cut(dataset, keys):
+            np.save(unfinished / f"{crop.case}.npy", crop.image)
+            np.save(unfinished / f"{crop.case}_labels.npy", crop.labels)
+            names.append(crop.case)
+        if not names:
+            raise DatasetError(f"no validation case of fold {fold} has foreground; search on another fold")
+        write_json(unfinished / INDEX, names)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_validation_crops(folder: Path) -> list[ValidationCrop]:
+    """Map the crops that `keep_validation_crops` wrote into memory.
+
+    Raises:
+        DatasetError: they are not all there.
+    """
+
+    def mapped(name: str) -> np.ndarray:
+        return np.load(folder / name, mmap_mode="c")  # torch takes no memory that cannot be written
+
+    try:
+        names = json.loads((folder / INDEX).read_text())
+        return [
+            ValidationCrop(case=case, image=mapped(f"{case}.npy"), labels=mapped(f"{case}_labels.npy"))
+            for case in names
+        ]
+    except (FileNotFoundError, ValueError) as error:
+        raise DatasetError(
+            f"the validation crops in {folder} are not complete ({error}); delete that folder, and search again"
+        ) from error
+
+
+def _cut(dataset: PreprocessedDataset, keys: Sequence[str]) -> Iterator[ValidationCrop]:
+    cases = dataset.cases()
     for key in keys:
         data, seg, _, properties = cases.load_case(key)
         labels = np.asarray(seg[:])[0]
@@ -60,13 +109,10 @@ def load_validation_crops(
             continue
         transposed = [properties["spacing"][i] for i in dataset.plans_manager.transpose_forward]
         spacing_mm = list(dataset.configuration.spacing)
-        box = foreground_box(foreground, [*transposed[: 3 - len(spacing_mm)], *spacing_mm], patch_size)
-        # Copies, so that the whole case can be freed.
-        image, reference = np.array(data[(slice(None), *box)]), labels[box].copy()
-        crops.append(ValidationCrop(case=key, image=image, labels=reference))
-    if not crops:
-        raise DatasetError(f"no validation case of fold {fold} has foreground; search on another fold")
-    return crops
+        box = foreground_box(
+            foreground, [*transposed[: 3 - len(spacing_mm)], *spacing_mm], dataset.configuration.patch_size
+        )
+        yield ValidationCrop(case=key, image=np.array(data[(slice(None), *box)]), labels=labels[box].copy())
 
 
 def foreground_box(

@@ -1,35 +1,66 @@
-"""The coarse-to-fine search (paper section 3.2): which sub-net is best under a budget. No nnU-Net in here."""
+"""The search (paper section 3.2): which sub-net is best under a budget. No nnU-Net and no torch in here."""
 
 from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, possible_range
 from nnunet_hypersegnas.search.budgets import Budget, budgets_of
-from nnunet_hypersegnas.search.candidates import Candidate, Meter, measured_candidates, predicted_candidates
-from nnunet_hypersegnas.search.coarse_to_fine import Evaluator, coarse_to_fine
+from nnunet_hypersegnas.search.candidates import Candidate, Meter, Source, measured_candidates, predicted_candidates
 from nnunet_hypersegnas.search.distribution import Distribution
-from nnunet_hypersegnas.search.evaluation_log import EvaluationLog, LogError
+from nnunet_hypersegnas.search.evaluations import Evaluation, EvaluationError, EvaluationStudy, WorkerId
+from nnunet_hypersegnas.search.halving import Contest, climb, gather, pareto_front, winner
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
+from nnunet_hypersegnas.search.measurement_log import LogError, MeasurementLog
 from nnunet_hypersegnas.search.progress import Progress, ProgressBar
+from nnunet_hypersegnas.search.rungs import Rung, Way, rungs_of
 from nnunet_hypersegnas.search.score import Score
-from nnunet_hypersegnas.search.settings import SearchSettings
+from nnunet_hypersegnas.search.settings import STRATEGIES, SearchSettings
+from nnunet_hypersegnas.search.storage import (
+    StorageError,
+    is_sqlite,
+    open_storage,
+    sqlite_url,
+    storage_errors,
+    without_password,
+)
+from nnunet_hypersegnas.search.strategies import Strategy, strategy_of
 
 __all__ = [
+    "STRATEGIES",
     "Budget",
     "BudgetError",
     "BudgetSampler",
     "Candidate",
+    "Contest",
     "Distribution",
-    "EvaluationLog",
-    "Evaluator",
+    "Evaluation",
+    "EvaluationError",
+    "EvaluationStudy",
     "Interval",
     "Limits",
     "LogError",
+    "MeasurementLog",
     "Meter",
     "Progress",
     "ProgressBar",
+    "Rung",
     "Score",
     "SearchSettings",
+    "Source",
+    "StorageError",
+    "Strategy",
+    "Way",
+    "WorkerId",
     "budgets_of",
-    "coarse_to_fine",
+    "climb",
+    "gather",
+    "is_sqlite",
     "measured_candidates",
+    "open_storage",
+    "pareto_front",
     "possible_range",
     "predicted_candidates",
+    "rungs_of",
+    "sqlite_url",
+    "storage_errors",
+    "strategy_of",
+    "winner",
+    "without_password",
 ]

@@ -4,29 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+Dsc = Mapping[str, float]  # by label or region
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Dice-Sorensen coefficients in 0 to 1 on the validation crops, by label or region name.
+    """Dice-Sorensen coefficients in 0 to 1 by label or region name.
 
-    A label that no crop holds and that was not predicted either has NaN and does not count in the mean.
+    A label that is nowhere and was not predicted either has NaN and does not count in a mean.
+
+    Attributes:
+        dsc_by_label: on whole crops the mean over the cases; on patches of all their voxels together.
+        dsc_by_case: by case, then label; empty where patches were scored.
     """
 
-    dsc_by_label: Mapping[str, float]
+    dsc_by_label: Dsc
+    dsc_by_case: Mapping[str, Dsc] = field(default_factory=dict)
+
+    @classmethod
+    def of_cases(cls, dsc_by_case: Mapping[str, Dsc]) -> Score:
+        """Return the mean over one or more cases."""
+        names = next(iter(dsc_by_case.values()))
+        means = {name: _mean(case[name] for case in dsc_by_case.values()) for name in names}
+        return cls(dsc_by_label=means, dsc_by_case=dsc_by_case)
 
     @property
     def dsc(self) -> float:
         """Mean over the labels; NaN where none could be scored."""
-        values = [value for value in self.dsc_by_label.values() if not math.isnan(value)]
-        return sum(values) / len(values) if values else math.nan
+        return _mean(self.dsc_by_label.values())
 
     def to_json(self) -> dict[str, Any]:
-        labels = {name: None if math.isnan(value) else value for name, value in self.dsc_by_label.items()}
-        return {"dsc": None if math.isnan(self.dsc) else self.dsc, "dsc_by_label": labels}
+        return {
+            "dsc": _to_json(self.dsc),
+            "dsc_by_label": _all_to_json(self.dsc_by_label),
+            "dsc_by_case": {case: _all_to_json(values) for case, values in self.dsc_by_case.items()},
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Score:
-        return cls(dsc_by_label={k: math.nan if v is None else v for k, v in value["dsc_by_label"].items()})
+        return cls(
+            dsc_by_label=_all_from_json(value["dsc_by_label"]),
+            dsc_by_case={case: _all_from_json(values) for case, values in value.get("dsc_by_case", {}).items()},
+        )
+
+
+def _mean(values: Any) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _to_json(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _all_to_json(values: Dsc) -> dict[str, float | None]:
+    return {name: _to_json(value) for name, value in values.items()}
+
+
+def _all_from_json(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in values.items()}

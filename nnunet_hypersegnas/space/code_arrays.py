@@ -94,6 +94,16 @@ def mutate(space: SearchSpace, codes: np.ndarray, rng: np.random.Generator, chan
     return result
 
 
+def cross_over(mothers: np.ndarray, fathers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the first layers of each mother with the remaining ones of its father, cut at random.
+
+    Not every one is an architecture, see `canonical`.
+    """
+    n, layers = mothers.shape[:2]
+    cut = rng.integers(1, max(2, layers), size=n)
+    return np.where(np.arange(layers)[None, :, None] < cut[:, None, None], mothers, fathers)
+
+
 def _reached_by(space: SearchSpace, on: np.ndarray) -> np.ndarray:
     """Return the scales that a layer's active edges, shape (n, E), lead to, shape (n, S)."""
     reached = np.zeros((len(on), space.n_scales), bool)

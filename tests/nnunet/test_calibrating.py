@@ -20,7 +20,7 @@ from nnunet_hypersegnas.nnunet.calibrating import (
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.metering import LoggedMeter, MeasuredCosts
-from nnunet_hypersegnas.search import EvaluationLog
+from nnunet_hypersegnas.search import MeasurementLog
 
 PLANS = "HyperSegNASDemoSupernet"
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ class Device:
 
 def fitted(dataset, path, device, networks):
     model = cost_model(dataset, "cuda")
-    meter = LoggedMeter(EvaluationLog(path, "costs", MeasuredCosts.from_json), "x", None, device.measure)
+    meter = LoggedMeter(MeasurementLog(path, "costs", MeasuredCosts.from_json), "x", None, device.measure)
     return calibrate(model, networks, meter, conditions_of(model, CPU), lambda stage, total: Bar())
 
 

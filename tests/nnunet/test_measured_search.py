@@ -14,7 +14,7 @@ from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.device_measuring import Measuring
 from nnunet_hypersegnas.nnunet.metering import LoggedMeter, MeasuredCosts
-from nnunet_hypersegnas.search import EvaluationLog, possible_range
+from nnunet_hypersegnas.search import MeasurementLog, possible_range
 
 PLANS = "HyperSegNASDemoSupernet"
 
@@ -55,7 +55,7 @@ def device(demo_environment, monkeypatch, tmp_path):
         calibration = Calibration.fitted(
             conditions, predicted, {"nvml": 2 * predicted.memory_bytes + 100_000}, [5.0] * 12
         )
-        log = EvaluationLog(tmp_path / "measurements.jsonl", "costs", MeasuredCosts.from_json)
+        log = MeasurementLog(tmp_path / "measurements.jsonl", "costs", MeasuredCosts.from_json)
         yield Measuring(
             note="measured on a made-up device",
             metric=MemoryMetric.NVML,

@@ -1,6 +1,7 @@
 """Crops and scores on real preprocessed cases, compared with nnU-Net's own."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,14 @@ import torch
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
 from torch import nn
 
-from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
-from nnunet_hypersegnas.nnunet.validation_crops import ValidationCrop, foreground_box, load_validation_crops
+from nnunet_hypersegnas.nnunet.validation_crops import (
+    ValidationCrop,
+    foreground_box,
+    keep_validation_crops,
+    read_validation_crops,
+)
 
 CPU = torch.device("cpu")
 
@@ -20,8 +26,18 @@ def dataset(demo_environment):
     return PreprocessedDataset.find("999", "HyperSegNASDemoSupernet", "3d_fullres")
 
 
-def test_crops_hold_the_foreground_of_the_folds_validation_cases(dataset):
-    crops = load_validation_crops(dataset, 0)
+@pytest.fixture
+def load_crops(dataset, tmp_path):
+    def load(max_cases=None):
+        folder = tmp_path / f"crops_{max_cases}"
+        keep_validation_crops(folder, dataset, 0, max_cases)
+        return read_validation_crops(folder)
+
+    return load
+
+
+def test_crops_hold_the_foreground_of_the_folds_validation_cases(dataset, load_crops):
+    crops = load_crops()
     splits = json.loads((dataset.folder / "splits_final.json").read_text())
     assert [crop.case for crop in crops] == splits[0]["val"]
     for crop in crops:
@@ -30,7 +46,7 @@ def test_crops_hold_the_foreground_of_the_folds_validation_cases(dataset):
         assert crop.image.shape == (1, *crop.labels.shape)
         patch = dataset.configuration.patch_size
         assert all(a >= min(b, c) for a, b, c in zip(crop.labels.shape, patch, seg[0].shape, strict=True))
-    assert [crop.case for crop in load_validation_crops(dataset, 0, max_cases=1)] == [crops[0].case]
+    assert [crop.case for crop in load_crops(1)] == [crops[0].case]
 
 
 @pytest.mark.parametrize(
@@ -59,8 +75,8 @@ class _Threshold(nn.Module):
         return torch.cat([torch.zeros_like(image), 8.0 * (image > 0.5) - 4, 16.0 * (image > 2) - 8], 1)
 
 
-def test_dsc_is_what_nnunet_computes_on_the_same_label_maps(dataset, tmp_path):
-    crops = load_validation_crops(dataset, 0)
+def test_dsc_is_what_nnunet_computes_on_the_same_label_maps(dataset, load_crops, tmp_path):
+    crops = load_crops()
     score = CropScorer(dataset, crops, CPU).score(_Threshold())
     reader = dataset.plans_manager.image_reader_writer_class()
     for name in ("prediction", "reference"):
@@ -79,6 +95,54 @@ def test_dsc_is_what_nnunet_computes_on_the_same_label_maps(dataset, tmp_path):
     assert 0.05 < score.dsc < 0.95
     assert score.dsc_by_label["organ"] == pytest.approx(expected["1"]["Dice"], abs=1e-4)
     assert score.dsc_by_label["lesion"] == pytest.approx(expected["2"]["Dice"], abs=1e-4)
+    per_case = json.loads((tmp_path / "s.json").read_text())["metric_per_case"]
+    for case in per_case:
+        name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
+        assert score.dsc_by_case[name]["organ"] == pytest.approx(case["metrics"]["1"]["Dice"], abs=1e-4)
+
+
+def test_crops_are_mapped_into_memory_and_kept_once(dataset, load_crops, tmp_path):
+    crops = load_crops(1)
+    assert isinstance(crops[0].image, np.memmap) and isinstance(crops[0].labels, np.memmap)
+    (folder,) = tmp_path.iterdir()  # and no unfinished one
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    load_crops(1)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    next(folder.glob("*_labels.npy")).unlink()
+    with pytest.raises(DatasetError, match="are not complete"):
+        read_validation_crops(folder)
+
+
+def test_patches_are_scored_together_the_most_telling_ones_first(dataset, load_crops):
+    crops = load_crops()
+    scorer = CropScorer(dataset, crops, CPU)
+    assert len(scorer.patches) == len(scorer.window.patches) >= len(crops)
+    firsts = scorer.patches[: len(crops)]
+    assert {patch.image for patch in firsts} == set(range(len(crops)))  # of every crop one before a second
+    network = _Threshold()
+    tp = predicted = true = np.zeros(2)
+    for patch in firsts:
+        crop = crops[patch.image]
+        inside = tuple(
+            slice(max(0, p.start - o), max(0, min(p.stop - o, n)))
+            for p, o, n in zip(patch.where[1:], _padding_before(scorer, patch, crop), crop.labels.shape, strict=True)
+        )
+        segmentation = network(torch.from_numpy(crop.image)[None])[0].argmax(0).numpy()[inside]
+        labels = crop.labels[inside]
+        tp = tp + [((segmentation == i) & (labels == i)).sum() for i in (1, 2)]
+        predicted = predicted + [(segmentation == i).sum() for i in (1, 2)]
+        true = true + [(labels == i).sum() for i in (1, 2)]
+    score = scorer.score_patches(network, len(crops))
+    assert list(score.dsc_by_label.values()) == pytest.approx((2 * tp / (predicted + true)).tolist())
+    assert not score.dsc_by_case
+    # With all patches it is near the score of whole crops, though voxels in the overlap count twice.
+    everything = scorer.score_patches(network, len(scorer.patches))
+    assert everything.dsc == pytest.approx(scorer.score(network).dsc, abs=0.1)
+
+
+def _padding_before(scorer, patch, crop):
+    padded = scorer._padded[patch.image].shape
+    return [(p - n) // 2 for p, n in zip(padded, crop.labels.shape, strict=True)]
 
 
 def test_a_label_that_is_nowhere_has_no_score(dataset):

@@ -19,7 +19,9 @@ def search(demo_environment, capsys):
 
     def files():
         roots = demo_environment.preprocessed, demo_environment.folder / "nnUNet_results"
-        return {p: p.stat().st_mtime_ns for root in roots for p in root.rglob("*") if p.is_file()}
+        return {
+            p: p.stat().st_mtime_ns for root in roots for p in root.rglob("*") if p.is_file() and p.name != "led.lock"
+        }
 
     def run(*arguments, dataset="999", configuration="3d_fullres", fold="0", memory="1GB", plans=PLANS):
         before = files()
@@ -29,8 +31,7 @@ def search(demo_environment, capsys):
         captured = capsys.readouterr()
         (line,) = [line for line in captured.err.splitlines() if line.startswith("hsnas_search: error:")]
         assert "Traceback" not in captured.err
-        changed = {p for p, t in files().items() if before.get(p) != t} - {p for p in files() if p.suffix == ".jsonl"}
-        assert not changed
+        assert files() == before
         return line
 
     return run
@@ -167,8 +168,57 @@ def test_a_budget_without_a_unit(search, budget):
 
 def test_plans_that_exist_are_not_overwritten(search, demo_environment):
     network = demo_environment.summary["networks"][0]
-    line = search("--plans", "HyperSegNASDemo", memory=network["budget"])
+    line = search("--plans", "HyperSegNASDemo", "--run", "another", memory=network["budget"])
     assert f"{network['plans']}.json exist already" in line and "--overwrite" in line
+
+
+def test_a_run_folder_of_a_search_with_other_arguments(search, demo_environment):
+    line = search("--run", "HyperSegNASDemo", "--seed", "3")
+    assert "HyperSegNASDemo holds a search with other arguments (" in line and "choose another --run" in line
+    assert "candidates 4 then, 2 now" in line and "seed 0 then, 3 now" in line and "1GB" in line
+
+
+def test_a_run_folder_that_is_none(search, demo_environment):
+    folder = demo_environment.supernet_fold / "search" / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    line = search("--run", "mine")
+    assert "mine is there and holds no search" in line and (folder / "notes.txt").exists()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "-x"])
+def test_run_names_that_are_no_folders(search, name):
+    assert "is no name of a folder" in search(f"--run={name}")
+
+
+@pytest.fixture
+def edited_run(demo_environment):
+    """Edit the record of the finished search for one test."""
+    path = demo_environment.run_folder / "run.json"
+    original = path.read_bytes()
+
+    def edit(**values):
+        path.write_text(json.dumps({**json.loads(original), **values}))
+
+    yield edit
+    path.write_bytes(original)
+
+
+def test_a_run_folder_of_a_newer_version(search, edited_run):
+    edited_run(format=99, package_version="99.0")
+    line = search("--run", "HyperSegNASDemo")
+    assert "was made by the newer version 99.0 of nnunet_hypersegnas" in line and "update, or choose another" in line
+
+
+def test_a_record_that_cannot_be_read(search, edited_run):
+    edited_run(settings={"candidates": 3, "colour": "blue"})
+    assert "which this one cannot read" in search("--run", "HyperSegNASDemo")
+
+
+def test_an_unreachable_storage(search):
+    line = search("--storage", "postgresql://me:secret@127.0.0.1:1/none")
+    assert "storage postgresql://me@127.0.0.1:1/none cannot be used" in line and "secret" not in line
 
 
 def test_plans_of_nnunet_itself_are_not_overwritten(search, demo_environment):

@@ -1,6 +1,6 @@
 import pytest
 
-from nnunet_hypersegnas.search import EvaluationLog, LogError, Score
+from nnunet_hypersegnas.search import LogError, MeasurementLog, Score
 from nnunet_hypersegnas.space import rng_for, sample
 from tests.spaces import TINY
 
@@ -12,7 +12,7 @@ def _score(value):
 
 
 def _log(path):
-    return EvaluationLog(path, "score", Score.from_json)
+    return MeasurementLog(path, "score", Score.from_json)
 
 
 def test_the_evaluation_log_survives_a_kill_at_every_byte(tmp_path):

@@ -1,4 +1,4 @@
-"""What was found out about architectures, one line a piece, so that an interrupted run goes on where it stood."""
+"""What was measured of architectures, one line a piece, so that an interrupted run goes on where it stood."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _Recordable(Protocol):
 V = TypeVar("V", bound=_Recordable)
 
 
-class EvaluationLog(Generic[V]):
-    """Values, such as scores, by stage and architecture in an append-only JSON-lines file.
+class MeasurementLog(Generic[V]):
+    """Values, such as costs, by stage and architecture in an append-only JSON-lines file.
 
-    A stage's name holds everything its values depend on (super-net, data, iterations, ...), so a run with other
+    A stage's name holds everything its values depend on (device, versions, plans, ...), so a run with other
     arguments can share the file and never reads a value that does not apply.
 
     Args:
@@ -34,7 +34,7 @@ class EvaluationLog(Generic[V]):
         read: makes a value of what its `to_json` gave.
 
     Raises:
-        LogError: naming the first line that is no evaluation.
+        LogError: naming the first line that is no measurement.
     """
 
     def __init__(self, path: Path, name: str, read: Callable[[Mapping[str, Any]], V]) -> None:
@@ -50,7 +50,7 @@ class EvaluationLog(Generic[V]):
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise LogError(
                     f"line {number} of {path} holds no {name} of an architecture ({type(error).__name__}: {error}); "
-                    "delete that line, and it is evaluated again"
+                    "delete that line, and it is measured again"
                 ) from error
 
     def get(self, stage: str, architecture: Architecture) -> V | None:
@@ -64,7 +64,7 @@ class EvaluationLog(Generic[V]):
         self._values[stage, architecture.id] = value
 
     def _drop_torn_line(self) -> None:
-        """Cut off a last line that a kill or a full disk left unfinished; its evaluation is simply done again."""
+        """Cut off a last line that a kill or a full disk left unfinished; its measurement is simply done again."""
         with self.path.open("rb+") as file:
             content = file.read()
             if content and not content.endswith(b"\n"):

@@ -1,0 +1,162 @@
+"""The arguments of `hsnas_search`."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_hypersegnas.search.settings import STRATEGIES, SearchSettings
+
+DEFAULT_PLANS_NAME = "HyperSegNASPlans"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hsnas_search",
+        description="Search the best networks for one or more training-memory budgets with a trained super-net, and "
+        "write them as nnU-Net plans. An interrupted search goes on where it stood when called again with the same "
+        "arguments.",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="data set name or id, as in nnUNetv2_train")
+    parser.add_argument("configuration", metavar="CONFIGURATION", help="for example 3d_fullres")
+    parser.add_argument("fold", metavar="FOLD", type=int, help="the super-net's fold; its validation cases score")
+    parser.add_argument("-tr", default="HyperSegNASSupernetTrainer", metavar="TRAINER", help="the super-net's trainer")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="the super-net's plans [%(default)s]")
+    _add_budgets(parser.add_argument_group("budgets"))
+    _add_results(parser.add_argument_group("results"))
+    _add_amounts(parser.add_argument_group("how much is done"))
+    _add_workers(parser.add_argument_group("who does it"))
+    return parser
+
+
+def _add_budgets(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--memory", nargs="+", default=[], metavar="BUDGET", help="training-memory budgets, for example 5GB 7GB"
+    )
+    group.add_argument(
+        "--tolerance",
+        default="300MB",
+        metavar="SIZE",
+        help="candidates lie so far below a budget at most [%(default)s]",
+    )
+    group.add_argument("--around", action="store_true", help="let them lie as far above it too, as in the paper")
+    group.add_argument("--max-params", metavar="N", help="parameters at most, for example 5M; alone or with --memory")
+    group.add_argument("--max-flops", metavar="N", help="multiply-adds of a patch's forward pass at most, as in 100G")
+    group.add_argument("--max-latency", metavar="TIME", help="time of a patch's forward pass at most, as in 50ms")
+    group.add_argument(
+        "--memory-metric",
+        choices=("nvml", "reserved", "allocated"),
+        help="what a budget's memory is, measured on a GPU: NVML's figure for the process, as nvidia-smi shows it, or "
+        "what torch has reserved or allocated [nvml; on a CPU memory is predicted]",
+    )
+
+
+def _add_results(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--plans",
+        nargs="?",
+        const=DEFAULT_PLANS_NAME,
+        metavar="NAME",
+        help=f"write the best network of each budget as plans NAME_BUDGET.json (NAME: {DEFAULT_PLANS_NAME})",
+    )
+    group.add_argument(
+        "--pareto", action="store_true", help="write all networks than which none is both smaller and better, too"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace plans of that name")
+    group.add_argument(
+        "--run", metavar="NAME", help="name of the run's folder beside the super-net [that of --plans, or 'search']"
+    )
+
+
+def _add_amounts(group: argparse._ArgumentGroup) -> None:
+    defaults = SearchSettings()
+    group.add_argument(
+        "--candidates", type=_positive, default=defaults.candidates, help="for each budget [%(default)s]"
+    )
+    group.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        default=defaults.strategy,
+        help="where candidates come from: all drawn at random, as in the paper, or bred from the best so far "
+        "[%(default)s]",
+    )
+    group.add_argument(
+        "--finalists", type=_positive, default=defaults.finalists, help="how many are fine-tuned [%(default)s]"
+    )
+    group.add_argument(
+        "--finetune-iterations",
+        type=_positive,
+        default=defaults.finetune_iterations,
+        metavar="N",
+        help="of a full fine-tuning [%(default)s]",
+    )
+    group.add_argument(
+        "--finetune-lr", type=_positive_rate, default=defaults.finetune_lr, metavar="LR", help="[%(default)s]"
+    )
+    group.add_argument(
+        "--no-halving",
+        action="store_true",
+        help="score every candidate on whole crops and fine-tune every finalist in full, as in the paper, at about "
+        "eight times the cost of going by rungs",
+    )
+    group.add_argument(
+        "--validation-cases", type=_positive, metavar="N", help="score on N of the fold's validation cases [all]"
+    )
+    group.add_argument("--seed", type=int, default=defaults.seed, help="of sampling and fine-tuning [%(default)s]")
+
+
+def _add_workers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
+    group.add_argument(
+        "--workers",
+        type=_none_or_more,
+        metavar="N",
+        help="processes that evaluate; 0 leaves it to those who join [one for each GPU, or CPU core, 8 at most]",
+    )
+    group.add_argument(
+        "--join",
+        action="store_true",
+        help="work for a search that another process, here or elsewhere, has started with the same command",
+    )
+    group.add_argument(
+        "--storage",
+        metavar="URL",
+        help="where evaluations are kept: postgresql://USER@HOST/DATABASE, or journal:FILE on a shared folder, let "
+        "other machines join; $HSNAS_STORAGE does the same [an SQLite file in the run's folder, for one machine]",
+    )
+    group.add_argument(
+        "--slurm",
+        nargs="+",
+        type=_key_and_value,
+        metavar="KEY=VALUE",
+        help="run the workers as a SLURM job array with these parameters of sbatch, as in partition=gpu time=240 "
+        "gres=gpu:1",
+    )
+    group.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # a worker ends when this process does
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _none_or_more(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _positive_rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 10:
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate")
+    return value
+
+
+def _key_and_value(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not (key and sign and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return key, value

@@ -1,0 +1,192 @@
+"""The folder of one search: what was asked for, by whom it is led, and all that it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import nnunet_hypersegnas
+from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.digests import digest
+from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles
+from nnunet_hypersegnas.search import SearchSettings, sqlite_url
+
+FORMAT = 1  # of run.json
+
+
+class RunError(HyperSegNASError):
+    """A run folder that cannot be used for what was asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a search was started with; whoever joins it reads it here.
+
+    Attributes:
+        dataset, configuration, fold, plans, trainer: name the super-net.
+        super_net: digest of its checkpoint.
+        device: type of the devices that evaluate, "cuda" or "cpu".
+        memory: what a budget's memory is: "predicted" or the metric that is measured.
+        budgets: limits, as text, by the budget's label.
+        settings: how much the search does.
+        crops: name of the folder with the validation crops.
+        storage: without its password; None stands for an SQLite file in the run's folder.
+        host: where the search is led.
+        study: name of the Optuna study; of this folder alone, since storages hold the studies of many.
+    """
+
+    dataset: str
+    configuration: str
+    fold: int
+    plans: str
+    trainer: str
+    super_net: str
+    device: str
+    memory: str
+    budgets: Mapping[str, str]
+    settings: SearchSettings
+    crops: str
+    storage: str | None
+    host: str
+    study: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "package_version": nnunet_hypersegnas.__version__,
+            **vars(self),
+            "settings": self.settings.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunRecord:
+        fields = {key: value[key] for key in value if key not in ("format", "package_version")}
+        return cls(**{**fields, "settings": SearchSettings(**value["settings"])})
+
+    def arguments(self) -> dict[str, Any]:
+        """Return, flat, all that has to be the same where a search is continued."""
+        other = {key: value for key, value in vars(self).items() if key not in ("settings", "host", "study")}
+        return {**other, **self.settings.to_json()}
+
+    @property
+    def digest(self) -> str:
+        """A short name of these arguments."""
+        return digest(self.arguments())
+
+
+class RunFolder:
+    """The files of one search.
+
+    Args:
+        path: the folder, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record_file = path / "run.json"
+        self.measurements = path / "measurements.jsonl"
+        self.logs = path / "workers"
+        self._lock_file = path / "led.lock"
+        self.finalists = FinalistFiles(path / "finalists")
+
+    def storage_url(self, storage: str | None) -> str:
+        return storage or sqlite_url(self.path / "study.db")
+
+    def read(self) -> RunRecord:
+        """Return what the search was started with.
+
+        Raises:
+            RunError: there is no search, or one of another version.
+        """
+        try:
+            value = json.loads(self.record_file.read_text())
+        except FileNotFoundError:
+            raise RunError(f"no search in {self.path}; start one with hsnas_search") from None
+        except ValueError as error:
+            raise RunError(f"{self.record_file} is no JSON ({error}); restore it, or delete {self.path}") from error
+        version, format_ = value.get("package_version", "unknown"), value.get("format", 0)
+        if format_ > FORMAT:
+            raise RunError(
+                f"{self.path} was made by the newer version {version} of nnunet_hypersegnas, this is "
+                f"{nnunet_hypersegnas.__version__}; update, or choose another --run"
+            )
+        try:
+            return RunRecord.from_json(value)
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"{self.record_file} was made by version {version} of nnunet_hypersegnas, which this one cannot read "
+                f"({error}); choose another --run"
+            ) from error
+
+    def continued(self, record: RunRecord) -> RunRecord:
+        """Return the record under which a search with these arguments goes on here, or begins.
+
+        Raises:
+            RunError: the folder holds a search with other arguments.
+        """
+        if not self.record_file.exists():
+            if self.path.exists() and any(file != self._lock_file for file in self.path.iterdir()):
+                raise RunError(f"{self.path} is there and holds no search; choose another --run")
+            return record
+        before = self.read()
+        then, now = before.arguments(), json.loads(json.dumps(record.arguments()))
+        if changes := [f"{key} {then.get(key)} then, {now[key]} now" for key in now if then.get(key) != now[key]]:
+            raise RunError(
+                f"{self.path} holds a search with other arguments ({'; '.join(changes)}); choose another --run, or "
+                "delete that folder"
+            )
+        return replace(record, study=before.study)
+
+    def write(self, record: RunRecord) -> None:
+        write_json(self.record_file, record.to_json())
+
+    @contextmanager
+    def led(self) -> Iterator[None]:
+        """Lead the search: one process at a time.
+
+        Raises:
+            RunError: another process leads it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock_file)
+        try:
+            with contextlib.suppress(NotImplementedError):  # some shared file systems have no locks
+                lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"the search in {self.path} runs already; help it with --join, see how far it is with hsnas_status "
+                f"{self.path}"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            if not self.record_file.exists():  # nothing was begun
+                self._lock_file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
+
+    def check_host(self, record: RunRecord, url: str) -> None:
+        """Raise RunError where this machine would share an SQLite file with another one."""
+        if url.startswith("sqlite:") and record.host != socket.gethostname():
+            raise RunError(
+                f"the search in {self.path} is led on {record.host} and keeps its evaluations in SQLite, whose locks "
+                "do not hold between machines; start it with --storage postgresql://... or --storage journal:FILE on a "
+                "shared folder"
+            )
+
+
+def check_run_name(name: str) -> None:
+    """Raise RunError unless the name can be a folder's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise RunError(f"run name {name!r} is no name of a folder; use letters, digits, '.', '-' and '_'")

@@ -1,0 +1,140 @@
+"""Successive halving (Jamieson and Talwalkar, 2016) over the rungs of a search, for several budgets at once.
+
+Synchronous: no candidate climbs before all of its rung are evaluated, so the result depends on the scores alone and not
+on who answered first. An architecture that is a candidate of several budgets is evaluated once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.search.budgets import Budget
+from nnunet_hypersegnas.search.candidates import Candidate, Meter, Source
+from nnunet_hypersegnas.search.limits import BudgetError
+from nnunet_hypersegnas.search.rungs import Rung, Way
+from nnunet_hypersegnas.search.score import Score
+from nnunet_hypersegnas.search.strategies import Strategy
+from nnunet_hypersegnas.space import Architecture
+
+MOST_TRIED = 5  # times the finalists asked for, where finalists are measured and miss the budget
+
+Scores = Mapping[Architecture, Score]
+Evaluate = Callable[[Rung, Sequence[Architecture]], Scores]
+Draw = Callable[[Source, int], list[Candidate]]
+
+
+@dataclass
+class Contest:
+    """The candidates of one budget."""
+
+    budget: Budget
+    strategy: Strategy
+    candidates: list[Candidate]
+
+    def note(self, rung: Rung, climbing: Sequence[Candidate], scores: Scores) -> None:
+        """Add the scores of those that climbed."""
+        chosen = {candidate.architecture for candidate in climbing}
+        self.candidates = [
+            c.scored(rung, scores[c.architecture]) if c.architecture in chosen else c for c in self.candidates
+        ]
+
+    def best(self, count: int) -> list[Candidate]:
+        return sorted(self.candidates, key=lambda c: c.standing)[:count]
+
+
+def gather(contests: Sequence[Contest], rung: Rung, draw: Draw, evaluate: Evaluate) -> None:
+    """Draw the candidates of all budgets, generation by generation, and score each on the first rung.
+
+    Raises:
+        BudgetError: no architecture meets a budget.
+    """
+    sizes = [contest.strategy.generations() for contest in contests]
+    for generation in range(max(map(len, sizes))):
+        drawn: list[list[Candidate]] = []
+        for contest, of_contest in zip(contests, sizes, strict=True):
+            count = of_contest[generation] if generation < len(of_contest) else 0
+            drawn.append(draw(contest.strategy.source(generation, contest.candidates), count) if count else [])
+            contest.candidates = contest.candidates + drawn[-1]
+        _evaluate(contests, rung, drawn, evaluate)
+
+
+def climb(contests: Sequence[Contest], rungs: Sequence[Rung], evaluate: Evaluate, meter: Meter | None = None) -> None:
+    """Let the best candidates of each budget climb the rungs.
+
+    Args:
+        contests: their candidates are scored on the first rung.
+        rungs: all of the search.
+        evaluate: scores architectures on a rung.
+        meter: measures those that are to be fine-tuned; one that misses the limits gives its place to the next best.
+
+    Raises:
+        HyperSegNASError: no candidate could be scored.
+        BudgetError: none of a budget's best meets its limits when measured.
+    """
+    tuning = False
+    for rung in rungs[1:]:
+        if all(
+            math.isnan(score.dsc) for contest in contests for c in contest.candidates for score in c.scores.values()
+        ):
+            raise HyperSegNASError("no candidate could be scored: no validation crop holds a foreground label")
+        if rung.way is Way.FINE_TUNING and not tuning:
+            tuning = True
+            climbing = [_within_budget(contest, rung.keep, meter) for contest in contests]
+        else:
+            climbing = [contest.best(rung.keep) for contest in contests]
+        _evaluate(contests, rung, climbing, evaluate)
+
+
+def _evaluate(
+    contests: Sequence[Contest], rung: Rung, climbing: Sequence[Sequence[Candidate]], evaluate: Evaluate
+) -> None:
+    scores = evaluate(rung, list(dict.fromkeys(c.architecture for candidates in climbing for c in candidates)))
+    for contest, candidates in zip(contests, climbing, strict=True):
+        contest.note(rung, candidates, scores)
+
+
+def _within_budget(contest: Contest, count: int, meter: Meter | None) -> list[Candidate]:
+    """Return the best candidates that meet the limits when measured in a process of their own."""
+    if meter is None:
+        return contest.best(count)
+    ranked, kept = contest.best(len(contest.candidates)), list[Candidate]()
+    for place, candidate in enumerate(ranked[: MOST_TRIED * count]):
+        if len(kept) == count:
+            break
+        ranked[place] = candidate.measured_by(meter)
+        if ranked[place].meets(contest.budget.limits):
+            kept.append(ranked[place])
+    contest.candidates = ranked
+    if not kept:
+        raise BudgetError(
+            f"none of the {min(len(ranked), MOST_TRIED * count)} best candidates has {contest.budget.limits} when "
+            "measured in a process of its own; choose another budget or a wider --tolerance"
+        )
+    return kept
+
+
+def winner(budget: Budget, contests: Sequence[Contest], last: Rung) -> Candidate:
+    """Return the best network that the search found within a budget, a smaller budget's finalists included.
+
+    Raises:
+        BudgetError: none was fine-tuned.
+    """
+    finished = [c for contest in contests for c in contest.candidates if last in c.scores]
+    allowed = [c for c in finished if all(c.cost(quantity) <= limit.high for quantity, limit in budget.limits)]
+    if not allowed:
+        raise BudgetError(f"no finalist has {budget.limits}; choose another budget or a wider --tolerance")
+    return min(allowed, key=lambda c: c.standing)
+
+
+def pareto_front(contests: Sequence[Contest], last: Rung) -> list[Candidate]:
+    """Return the fine-tuned networks than which none is both smaller and better, by memory."""
+    finished = {c.architecture: c for contest in contests for c in contest.candidates if last in c.scores}
+    front: list[Candidate] = []
+    for candidate in sorted(finished.values(), key=lambda c: (c.memory_bytes, c.standing)):
+        dsc = candidate.scores[last].dsc
+        if not math.isnan(dsc) and (not front or dsc > front[-1].scores[last].dsc):
+            front.append(candidate)
+    return front
