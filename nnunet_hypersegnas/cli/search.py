@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.device_measuring import measuring_on
     from nnunet_hypersegnas.nnunet.findings import Findings
+    from nnunet_hypersegnas.nnunet.plans import check_plans_name
     from nnunet_hypersegnas.nnunet.search_run import SuperNetSearch
     from nnunet_hypersegnas.nnunet.search_worker import end_with, join_search
     from nnunet_hypersegnas.search import EvaluationStudy, open_storage, storage_errors
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
         validation_cases=args.validation_cases,
         seed=args.seed,
     )
+    if args.plans:
+        check_plans_name(args.plans)
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
     search = SuperNetSearch(dataset, args.fold, args.tr, device, settings, args.run or args.plans or DEFAULT_RUN)
     if args.join:
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         return
     started = time.monotonic()
     # What is refused is refused before time is spent: first what needs no super-net, then what needs no measuring.
-    memory = args.memory_metric or ("predicted" if device.type == "cpu" else "measured")
+    memory = args.memory_metric or ("predicted" if device.type == "cpu" else "the best metric there is")
     with search.folder.led():
         search.load_super_net()
         record = search.record(budgets, memory, shown_storage)
@@ -108,8 +111,8 @@ def run(args: argparse.Namespace) -> None:
             print(measuring.note)
             print(f"Run folder: {search.folder.path} (hsnas_status tells how far it is)", flush=True)
             search.run(contests, rungs, study, crew, measuring, stage_bars(search.folder.path.name))
-            found = findings.write_winners(contests, rungs[-1], measuring.calibration)
-            front = findings.write_front(contests, rungs[-1]) if args.pareto else []
+            found = findings.write_winners(contests, rungs[-1], measuring)
+            front = findings.write_front(contests, rungs[-1], measuring) if args.pareto else []
     _print_contests(contests, search)
     _print_found(found, front, args, search.space)
     spent = search.spent

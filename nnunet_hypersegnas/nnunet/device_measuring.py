@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,13 @@ class Measuring:
     candidates: Meter | None = None
     finalists: Meter | None = None
     release: Callable[[], None] = lambda: None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return how memory was measured, and on what."""
+        return {
+            "memory_metric": self.metric.value if self.metric else "predicted",
+            "calibrated_on": vars(self.calibration.conditions) if self.calibration else None,
+        }
 
     def expected(self, predict: Callable[[np.ndarray], PredictedCosts]) -> Callable[[np.ndarray], PredictedCosts]:
         """Return predictions as they are expected on the device."""

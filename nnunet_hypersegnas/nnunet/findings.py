@@ -10,10 +10,11 @@ from typing import Any
 
 import nnunet_hypersegnas
 from nnunet_hypersegnas.atomic import write_json, written_atomically
-from nnunet_hypersegnas.cost import Calibration, Quantity, format_bytes
+from nnunet_hypersegnas.cost import Quantity, format_bytes
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_plans
+from nnunet_hypersegnas.nnunet.device_measuring import Measuring
 from nnunet_hypersegnas.nnunet.digests import digest
-from nnunet_hypersegnas.nnunet.plans import PROVENANCE, PlansError, check_plans_name, searched_plans
+from nnunet_hypersegnas.nnunet.plans import PROVENANCE, PlansError, searched_plans
 from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder, RunRecord
 from nnunet_hypersegnas.search import Candidate, Contest, Distribution, Rung, pareto_front, winner
 from nnunet_hypersegnas.space import SearchSpace
@@ -69,7 +70,6 @@ class Findings:
         """
         if self.plans_name is None:
             return
-        check_plans_name(self.plans_name)
         taken = []
         for label in labels:
             path = self.dataset.folder / f"{self._name(label)}.json"
@@ -85,9 +85,7 @@ class Findings:
                 "replace them with --overwrite"
             )
 
-    def write_winners(
-        self, contests: Sequence[Contest], last: Rung, calibration: Calibration | None
-    ) -> list[FoundNetwork]:
+    def write_winners(self, contests: Sequence[Contest], last: Rung, measuring: Measuring) -> list[FoundNetwork]:
         """Write the best network of each budget: record, inherited weights and, where named, plans.
 
         Raises:
@@ -100,15 +98,15 @@ class Findings:
                 winner(contest.budget, contests, last),
                 last,
                 {
+                    **measuring.to_json(),
                     "limits": {q.value: [limit.low, limit.high] for q, limit in contest.budget.limits},
-                    "calibrated_on": vars(calibration.conditions) if calibration else None,
                 },
                 self._candidates(contest),
             )
             for contest in contests
         ]
 
-    def write_front(self, contests: Sequence[Contest], last: Rung) -> list[FoundNetwork]:
+    def write_front(self, contests: Sequence[Contest], last: Rung, measuring: Measuring) -> list[FoundNetwork]:
         """Write the networks of the Pareto front, which no other one beats in both DSC and memory.
 
         Raises:
@@ -120,7 +118,7 @@ class Findings:
             label = f"pareto_{_label(network)}"
             front[label if label not in front else f"{label}-{network.architecture.id}"] = network
         self.check_plans_names(list(front))
-        return [self._write(label, network, last, {}, {}) for label, network in front.items()]
+        return [self._write(label, network, last, measuring.to_json(), {}) for label, network in front.items()]
 
     def _candidates(self, contest: Contest) -> dict[str, Any]:
         ranked = sorted(contest.candidates, key=lambda c: c.standing)
@@ -181,7 +179,6 @@ class Findings:
             "selected_on_fold": record.fold,
             "note": BIAS_NOTE,
             "device": record.device,
-            "memory_metric": record.memory,
             "settings": record.settings.to_json(),
             "winner": network.to_json(),
             "inherited_weights": str(weights),

@@ -36,7 +36,7 @@ class RunRecord:
         dataset, configuration, fold, plans, trainer: name the super-net.
         super_net: digest of its checkpoint.
         device: type of the devices that evaluate, "cuda" or "cpu".
-        memory: what a budget's memory is: "predicted" or the metric that is measured.
+        memory: what a budget's memory was asked to be: "predicted", or which metric.
         budgets: limits, as text, by the budget's label.
         settings: how much the search does.
         crops: name of the folder with the validation crops.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -60,12 +61,15 @@ def join_search(
 
 
 def end_with(parent: int) -> None:
-    """End this process when its parent does, however that ends."""
+    """End this process, with those that prepare its batches, when its parent does, however that ends.
+
+    It has to be the leader of its process group.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os._exit(1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 

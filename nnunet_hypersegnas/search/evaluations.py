@@ -36,7 +36,7 @@ SWEEP_S = 1.0
 MOST_DEATHS = 10  # of workers over one evaluation, after which it is given up
 MOST_ERRORS = 2
 # Optuna looks at all waiting trials whenever a worker asks for one (0.4 s where 1,000 wait in SQLite), so few wait.
-SPARE = 4
+SPARE = 8
 
 # User attributes of a trial, and of the study.
 RUNG, ARCHITECTURE, WORKER, EVALUATION, ERROR = "rung", "architecture", "worker", "evaluation", "error"

@@ -16,7 +16,7 @@ from nnunet_hypersegnas.search.settings import SearchSettings
 
 REDUCTION = 4  # candidates from one rung of scoring to the next, and finalists from the short to the full fine-tuning
 PATCH_SHARES = (32, 8)  # the first rungs score on a 32nd and on an eighth of all patches
-FEWEST_PATCHES = 3
+FEWEST_PATCHES = 2
 SHORT_TUNING = 8  # times fewer iterations than the full fine-tuning
 TRAINED_PATCH = 3  # a trained patch costs as much as so many scored ones: forward once, backward about twice
 

@@ -101,22 +101,25 @@ def open_storage(url: str) -> BaseStorage:
     with storage_errors(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
         if url.startswith(JOURNAL):
-            return HeartbeatJournal(Path(url.removeprefix(JOURNAL)).absolute())
+            return _open_journal(url)
         address = _parse(url)
         connect: dict[str, Any] = {}
         if is_sqlite(url):
             connect["timeout"] = SQLITE_TIMEOUT_S
             if address.database:
-                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(url, Path(address.database).parent)
         elif address.get_backend_name() in ("postgresql", "postgres"):
             address = address.set(drivername="postgresql+psycopg")
             connect["connect_timeout"] = 20
-        return RDBStorage(
+        storage = RDBStorage(
             address.render_as_string(hide_password=False),
             engine_kwargs={"connect_args": connect, "pool_pre_ping": True},
             heartbeat_interval=HEARTBEAT_S,
             grace_period=GRACE_S,
         )
+        if is_sqlite(url):
+            _lock_whole_transactions(storage.engine)
+        return storage
 
 
 @contextmanager
@@ -129,17 +132,52 @@ def storage_errors(url: str) -> Iterator[None]:
             f"storage {without_password(url)} needs the module {error.name}; for PostgreSQL run: pip install "
             "'nnunet_hypersegnas[postgres]'"
         ) from error
-    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+    except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        origin = getattr(cause, "orig", None) or cause
-        raise StorageError(
-            f"storage {without_password(url)} cannot be used: {str(origin).strip().splitlines()[0]}; see that it is "
-            "there and reachable from this machine. What was evaluated is kept; the same command goes on"
-        ) from error
+        raise _unusable(url, getattr(cause, "orig", None) or cause) from error
     except RuntimeError as error:
         if "version" not in str(error).lower():
             raise
         raise StorageError(f"storage {without_password(url)} was made by another version of Optuna: {error}") from error
+
+
+def _open_journal(url: str) -> BaseStorage:
+    try:
+        return HeartbeatJournal(Path(url.removeprefix(JOURNAL)).absolute())
+    except OSError as error:
+        raise _unusable(url, error) from error
+
+
+def _lock_whole_transactions(engine: sqlalchemy.Engine) -> None:
+    """Let SQLite lock the database when a transaction begins, and not only at its first write.
+
+    Optuna looks whether a trial waits and then takes it. In between another worker could take it too, since SQLite knows
+    no lock of rows.
+    """
+
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # the module's own way of beginning transactions is switched off
+
+    def begun(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    sqlalchemy.event.listen(engine, "connect", connected)
+    sqlalchemy.event.listen(engine, "begin", begun)
+    engine.dispose()  # connections that were made before
+
+
+def _make_folder(url: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(url, error) from error
+
+
+def _unusable(url: str, reason: BaseException) -> StorageError:
+    return StorageError(
+        f"storage {without_password(url)} cannot be used: {str(reason).strip().splitlines()[0]}; see that it is there and "
+        "reachable from this machine. What was evaluated is kept; the same command goes on"
+    )
 
 
 def _parse(url: str) -> sqlalchemy.URL:

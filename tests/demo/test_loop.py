@@ -115,7 +115,7 @@ def test_the_record_holds_every_candidate(finished_demo):
         for candidate in record["candidates"]:
             assert low <= candidate["predicted_memory_bytes"] <= high
             assert candidate["measured_memory_bytes"] is None  # there is no GPU to measure on
-            assert 0 <= candidate["dsc_by_rung"]["patches 3"] <= 1
+            assert 0 <= candidate["dsc_by_rung"]["patches 2"] <= 1
         climbed = [c for c in record["candidates"] if c["shared"]]
         assert len(climbed) == min(2, len(record["candidates"]))
         assert all(c["shared"]["dsc_by_label"].keys() == {"organ", "lesion"} for c in climbed)

@@ -75,13 +75,13 @@ def test_budgets_hold_for_what_is_measured(device, demo_environment, capsys):
     budget_bytes, tolerance_bytes = budget_mb * 1e6, 3e6
     command = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--memory", f"{budget_mb}MB"]
     command += ["--tolerance", "3MB", "--candidates", "8", "--finalists", "2", "--finetune-iterations", "1"]
-    command += ["--validation-cases", "1", "--seed", "5"]
+    command += ["--validation-cases", "1", "--seed", "5", "--run", "measured"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "measured on a made-up device" in printed and "8 candidates" in printed
 
     label = f"{budget_mb}MB".replace(".", "p")
-    record = json.loads((demo_environment.supernet_fold / "search" / f"no_plans_budget_{label}.json").read_text())
+    record = json.loads((demo_environment.supernet_fold / "search" / "measured" / f"no_plans_{label}.json").read_text())
     assert record["memory_metric"] == "nvml" and record["calibrated_on"]["device"] == "made up"
     assert len(record["candidates"]) == 8
     for candidate in record["candidates"]:
@@ -99,6 +99,7 @@ def test_budgets_hold_for_what_is_measured(device, demo_environment, capsys):
 def test_without_a_limit_to_measure_only_finalists_are_measured(device, capsys):
     command = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--max-params", "1G", "--candidates", "5"]
     command += ["--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
+    command += ["--run", "counted"]
     assert main(command) == 0
     assert (len(device.in_one_process), len(device.in_own_process)) == (0, 1)
     assert "measured memory" in capsys.readouterr().out
@@ -108,5 +109,6 @@ def test_a_budget_that_only_holds_as_predicted_is_refused(device, capsys):
     possible = possible_range(device.model.space, device.model.predict, Quantity.MEMORY)
     budget = f"{possible.low / 1e6:.0f}MB"  # of the predictions; the device needs twice as much
     command = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--memory", budget, "--candidates", "2"]
+    command += ["--run", "refused"]
     assert main(command) == 1
     assert "in this search space it is" in capsys.readouterr().err

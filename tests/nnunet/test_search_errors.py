@@ -216,8 +216,9 @@ def test_a_record_that_cannot_be_read(search, edited_run):
     assert "which this one cannot read" in search("--run", "HyperSegNASDemo")
 
 
-def test_an_unreachable_storage(search):
-    line = search("--storage", "postgresql://me:secret@127.0.0.1:1/none")
+def test_an_unreachable_storage(search, demo_environment):
+    budget = demo_environment.summary["networks"][-1]["budget"]
+    line = search("--storage", "postgresql://me:secret@127.0.0.1:1/none", memory=budget)
     assert "storage postgresql://me@127.0.0.1:1/none cannot be used" in line and "secret" not in line
 
 

@@ -31,7 +31,7 @@ def test_without_halving_all_are_evaluated_in_full_as_in_the_paper():
     ]
 
 
-@pytest.mark.parametrize(("patches", "expected"), [(87, [3, 11]), (24, [3]), (6, [3]), (5, []), (1, [])])
+@pytest.mark.parametrize(("patches", "expected"), [(87, [3, 11]), (24, [3]), (5, [2]), (4, [2]), (3, []), (1, [])])
 def test_rungs_that_are_hardly_cheaper_than_the_next_are_left_out(patches, expected):
     rungs = rungs_of(PAPER, crops=4, patches=patches, batch_size=2)
     assert [rung.amount for rung in rungs if rung.way is Way.PATCHES] == expected
