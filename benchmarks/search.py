@@ -15,7 +15,7 @@ import math
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -143,36 +143,51 @@ def strategies(bench: Bench, args: argparse.Namespace) -> Iterator[str]:
 
 
 def speed(bench: Bench, args: argparse.Namespace) -> Iterator[str]:
-    """How many candidates a second by rung, and how much of that time is spent in the network itself."""
-    network = bench.evaluator.network
-    architectures = [c.architecture for c in predicted_candidates(bench.sampler(0), 12)]
-    yield "| rung | candidates a second | patches a second | share of time in the network |"
-    yield "| --- | --- | --- | --- |"
+    """How many candidates a second by rung and workers, and how much of a worker's time is spent in the network."""
+    architectures = [c.architecture for c in predicted_candidates(bench.sampler(0), 24)]
+    yield "| rung | workers | candidates a second | patches a second | share of time in the network |"
+    yield "| --- | --- | --- | --- | --- |"
     for rung in bench.scoring_rungs(bench.settings):
-        inside = 0.0
-
-        def timed(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-            def run(*inputs: torch.Tensor) -> torch.Tensor:
-                nonlocal inside
+        for workers in args.workers:
+            with ProcessPoolExecutor(
+                workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(args,)
+            ) as pool:
+                list(pool.map(_evaluate, [rung] * 2 * workers, architectures))  # the processes are there, and warm
                 started = time.perf_counter()
-                result = forward(*inputs)
-                if result.is_cuda:
-                    torch.cuda.synchronize()
-                inside += time.perf_counter() - started
-                return result
+                inside = sum(pool.map(_evaluate, [rung] * len(architectures), architectures))
+                took = time.perf_counter() - started
+            rate = len(architectures) / took
+            share = inside / took / workers
+            yield f"| {rung.title} | {workers} | {rate:.2f} | {rung.cost_patches * rate:.0f} | {share:.0%} |"
 
-            return run
 
-        network.forward = timed(type(network).forward.__get__(network))  # type: ignore[method-assign]
-        bench.evaluate(rung, architectures[:2])
-        inside, started = 0.0, time.perf_counter()
-        bench.evaluate(rung, architectures)
-        took = time.perf_counter() - started
-        del network.forward
-        yield (
-            f"| {rung.title} | {len(architectures) / took:.2f} | {rung.cost_patches * len(architectures) / took:.0f} | "
-            f"{inside / took:.0%} |"
-        )
+_worker: Bench
+_inside = 0.0  # seconds that a process of `speed` has spent in the network
+
+
+def _start(args: argparse.Namespace) -> None:
+    global _worker
+    _worker = Bench(args, Path(tempfile.mkdtemp()))
+    network = _worker.evaluator.network
+    forward = network.forward
+
+    def timed(image: torch.Tensor) -> torch.Tensor:
+        global _inside
+        started = time.perf_counter()
+        logits = forward(image)
+        if logits.is_cuda:
+            torch.cuda.synchronize()
+        _inside += time.perf_counter() - started
+        return logits
+
+    network.forward = timed
+
+
+def _evaluate(rung: Rung, architecture: Architecture) -> float:
+    """Evaluate and return the seconds spent in the network."""
+    before = _inside
+    _worker.evaluate(rung, [architecture])
+    return _inside - before
 
 
 def _nothing(rung: Rung, architecture: Architecture) -> Score:
@@ -233,6 +248,7 @@ def main() -> None:
         part.add_argument("--finalists", type=int, default=4)
         part.add_argument("--seeds", type=int, default=3)
         part.add_argument("--validation-cases", type=int)
+        part.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of `speed`")
     part = parts.add_parser("storage")
     part.add_argument("--storage")
     part.add_argument("--candidates", type=int, default=200)

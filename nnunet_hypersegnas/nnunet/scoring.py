@@ -78,11 +78,13 @@ class CropScorer:
             values = np.where(sizes > 0, 2 * counts[:, 0] / sizes, np.nan)
         return dict(zip(self.names, values.tolist(), strict=True))
 
+    def _shown(self, reference: Tensor) -> list[int]:
+        """Return how many voxels of each label or region there are."""
+        by_value = torch.bincount(reference.flatten().long() - OUTSIDE, minlength=max(self.labels.all_labels) + 3)
+        return [int(by_value[members.cpu() - OUTSIDE].sum()) for members in self.members]
+
     def _most_telling_first(self) -> list[Patch]:
-        members = [m.cpu() for m in self.members]
-        voxels = np.array(
-            [[int(torch.isin(self._reference(p), m).sum()) for m in members] for p in self.window.patches]
-        )
+        voxels = np.array([self._shown(self._reference(patch)) for patch in self.window.patches])
         shown = (voxels / np.maximum(voxels.sum(axis=0), 1)).sum(axis=1)
         firsts: list[int] = []
         others: list[int] = []

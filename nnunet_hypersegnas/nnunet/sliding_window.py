@@ -52,25 +52,22 @@ class SlidingWindow:
         self._gaussian = compute_gaussian(tuple(patch_size), 1 / 8, 10, torch.half, device)
         self._images: list[Tensor] = []
         self._inside: list[Where] = []  # the image without its padding
-        self._weights: list[Tensor] = []
         self.patches: list[Patch] = []
         for i, image in enumerate(images):
             padded, inside = pad_nd_image(
                 torch.from_numpy(image), tuple(patch_size), "constant", {"value": 0}, return_slicer=True
             )
-            weights = torch.zeros(padded.shape[1:], dtype=torch.half, device=device)
-            for where in _positions(padded.shape[1:], patch_size):
-                weights[where[1:]] += self._gaussian
-                self.patches.append(Patch(i, where))
+            self.patches += [Patch(i, where) for where in _positions(padded.shape[1:], patch_size)]
             self._images.append(padded)
             self._inside.append((slice(None), *inside[1:]))
-            self._weights.append(weights)
 
     def padded(self, image: int, labels: np.ndarray, value: int) -> Tensor:
         """Return something of an image's shape (X, Y, Z), such as its labels, padded as the image was."""
-        size = self._images[image].shape[1:]
-        result = torch.full(size, value, dtype=torch.int16)
-        result[self._inside[image][1:]] = torch.from_numpy(labels.astype(np.int16))
+        given, size = torch.from_numpy(labels), self._images[image].shape[1:]
+        if given.shape == size:
+            return given
+        result = given.new_full(size, value)
+        result[self._inside[image][1:]] = given
         return result
 
     def patch_logits(self, network: nn.Module, patches: Sequence[Patch]) -> Iterator[Tensor]:
@@ -91,14 +88,17 @@ class SlidingWindow:
         """
         predicted = zip(self.patches, self.patch_logits(network, self.patches), strict=True)
         for i, of_image in groupby(predicted, key=lambda pair: pair[0].image):
+            size = self._images[i].shape[1:]
+            weights = torch.zeros(size, dtype=torch.half, device=self.device)
             total: Tensor | None = None
             for patch, logits in of_image:
                 if total is None:
-                    total = self._weights[i].new_zeros(len(logits), *self._weights[i].shape)
+                    total = weights.new_zeros(len(logits), *size)
                 with torch.inference_mode():
                     total[patch.where] += logits * self._gaussian
+                    weights[patch.where[1:]] += self._gaussian
             assert total is not None
-            yield (total / self._weights[i])[self._inside[i]]
+            yield (total / weights)[self._inside[i]]
 
 
 def _positions(image_size: Sequence[int], patch_size: Sequence[int]) -> Iterator[Where]:

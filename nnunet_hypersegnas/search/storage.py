@@ -151,8 +151,8 @@ def _open_journal(url: str) -> BaseStorage:
 def _lock_whole_transactions(engine: sqlalchemy.Engine) -> None:
     """Let SQLite lock the database when a transaction begins, and not only at its first write.
 
-    Optuna looks whether a trial waits and then takes it. In between another worker could take it too, since SQLite knows
-    no lock of rows.
+    Optuna looks whether a trial waits and then takes it. In between another worker could take it too, since SQLite
+    knows no lock of rows.
     """
 
     def connected(connection: Any, record: Any) -> None:
@@ -175,8 +175,8 @@ def _make_folder(url: str, folder: Path) -> None:
 
 def _unusable(url: str, reason: BaseException) -> StorageError:
     return StorageError(
-        f"storage {without_password(url)} cannot be used: {str(reason).strip().splitlines()[0]}; see that it is there and "
-        "reachable from this machine. What was evaluated is kept; the same command goes on"
+        f"storage {without_password(url)} cannot be used: {str(reason).strip().splitlines()[0]}; see that it is there "
+        "and reachable from this machine. What was evaluated is kept; the same command goes on"
     )
 
 

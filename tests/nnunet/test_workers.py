@@ -86,7 +86,12 @@ def expected(finished_demo):
 def test_evolution_and_rungs_leave_their_traces_in_the_record(expected):
     assert len(expected["candidates"]) == 24
     reached = [len(c["dsc_by_rung"]) for c in expected["candidates"]]
-    assert reached == sorted(reached, reverse=True) and set(reached) == {1, 2, 3, 4}  # patches, crops, both fine-tunings
+    assert reached == sorted(reached, reverse=True) and set(reached) == {
+        1,
+        2,
+        3,
+        4,
+    }  # patches, crops, both fine-tunings
     assert len(expected["strategy"]) >= 1 and "held-out rank correlation" in expected["strategy"][0]
     best = expected["winner"]["dsc_by_rung"]
     assert [name.split()[0] for name in best] == ["patches", "crops", "fine-tuning", "fine-tuning"]
