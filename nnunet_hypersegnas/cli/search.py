@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.nnunet.plans import check_plans_name
     from nnunet_hypersegnas.nnunet.search_run import SuperNetSearch
     from nnunet_hypersegnas.nnunet.search_worker import end_with, join_search
+    from nnunet_hypersegnas.report.pareto_figure import ParetoDrawing, plot_pareto
     from nnunet_hypersegnas.search import EvaluationStudy, open_storage, storage_errors
 
     if args.parent:
@@ -115,6 +116,9 @@ def run(args: argparse.Namespace) -> None:
             front = findings.write_front(contests, rungs[-1], measuring) if args.pareto else []
     _print_contests(contests, search)
     _print_found(found, front, args, search.space)
+    picture = search.folder.path / "pareto.png"
+    plot_pareto(ParetoDrawing.of(contests, rungs[-1], measuring.to_json()["memory_metric"]), picture)
+    print(f"All fine-tuned networks, DSC against memory: {picture}")
     spent = search.spent
     print(
         f"{spent.evaluations} evaluations at a cost of {spent.cost_patches:,} scored patches (a trained one counts "

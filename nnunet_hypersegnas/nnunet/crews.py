@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_hypersegnas.errors import HyperSegNASError
@@ -109,7 +110,7 @@ class LocalCrew:
     def _environment(self, number: int) -> dict[str, str]:
         if self.device == "cuda":
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            devices = visible.split(",") if visible else [str(i) for i in range(self.workers)]
+            devices = visible.split(",") if visible else [str(i) for i in range(max(1, torch.cuda.device_count()))]
             variables = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
             if "nnUNet_n_proc_DA" not in os.environ:
                 variables["nnUNet_n_proc_DA"] = str(max(1, get_allowed_n_proc_DA() // self.workers))

@@ -94,7 +94,6 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.record_file = path / "run.json"
-        self.measurements = path / "measurements.jsonl"
         self.logs = path / "workers"
         self._lock_file = path / "led.lock"
         self.finalists = FinalistFiles(path / "finalists")

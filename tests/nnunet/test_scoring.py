@@ -113,6 +113,20 @@ def test_crops_are_mapped_into_memory_and_kept_once(dataset, load_crops, tmp_pat
         read_validation_crops(folder)
 
 
+def test_a_fold_without_foreground_is_refused(dataset, load_crops, tmp_path, monkeypatch):
+    cases = type(dataset.cases())
+    load_case = cases.load_case
+
+    def without_labels(self, key):
+        data, seg, previous, properties = load_case(self, key)
+        return data, np.zeros_like(seg[:]), previous, properties
+
+    monkeypatch.setattr(cases, "load_case", without_labels)
+    with pytest.raises(DatasetError, match="no validation case of fold 0 has foreground; search on another fold"):
+        load_crops()
+    assert not list(tmp_path.iterdir())
+
+
 def test_patches_are_scored_together_the_most_telling_ones_first(dataset, load_crops):
     crops = load_crops()
     scorer = CropScorer(dataset, crops, CPU)

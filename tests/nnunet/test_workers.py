@@ -14,8 +14,12 @@ import pytest
 
 from nnunet_hypersegnas.cli.search import main
 from nnunet_hypersegnas.cli.status import main as status
+from nnunet_hypersegnas.cost import Quantity
+from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.crews import CrewError, LocalCrew, SlurmCrew
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.run_folder import RunFolder
+from nnunet_hypersegnas.search import possible_range
 
 PLANS = "HyperSegNASDemoSupernet"
 BASE = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu"]
@@ -182,6 +186,31 @@ def test_another_storage_gives_the_same(runs, expected, tmp_path):
     assert leader.returncode == 0, err
     assert runs.result("journal") == expected
     assert (tmp_path / "shared.log").exists() and not (runs.path("journal") / "study.db").exists()
+
+
+def test_several_budgets_and_the_whole_front_in_one_run(runs, demo_environment, capsys):
+    costs = cost_model(PreprocessedDataset.find("999", PLANS, "3d_fullres"), "cpu")
+    possible = possible_range(costs.space, costs.predict, Quantity.MEMORY)
+    sizes = [f"{(possible.low + share * (possible.high - possible.low)) / 1e6:.2f}MB" for share in (0.3, 0.6)]
+    tolerance = f"{0.3 * (possible.high - possible.low) / 1e3:.0f}KB"
+    words = [*BASE, "--memory", *sizes, "--tolerance", tolerance, "--plans", "Front", "--pareto", "--workers", "1"]
+    words += ["--candidates", "6", "--finalists", "2", "--finetune-iterations", "2"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    labels = [size.replace(".", "p") for size in sizes]
+    winners = [json.loads((runs.path("Front") / f"Front_{label}.json").read_text())["winner"] for label in labels]
+    dsc = [winner["fine_tuned"]["dsc"] for winner in winners]
+    assert dsc[0] <= dsc[1]  # whatever fits the smaller budget fits the larger one
+    front = sorted(demo_environment.preprocessed.glob("Front_pareto_*.json"))
+    best = {w["architecture"]["id"] for w in winners if w["fine_tuned"]["dsc"] == max(dsc)}
+    shown = {json.loads(p.read_text())["hypersegnas_search"]["winner"]["architecture"]["id"] for p in front}
+    assert best & shown and "Pareto front" in printed
+    assert (runs.path("Front") / "pareto.png").exists()
+    before = {p: p.stat().st_mtime_ns for p in (runs.path("Front") / "finalists").glob("*.pth")}
+    assert main(words) == 0  # its own plans are no obstacle, and nothing is done again
+    assert {p: p.stat().st_mtime_ns for p in (runs.path("Front") / "finalists").glob("*.pth")} == before
+    for path in demo_environment.preprocessed.glob("Front_*.json"):
+        path.unlink()
 
 
 def _wait_for(condition, seconds=60):

@@ -1,6 +1,11 @@
+from dataclasses import replace
+
+from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
+from nnunet_hypersegnas.report.pareto_figure import ParetoDrawing, plot_pareto
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
-from nnunet_hypersegnas.space import Operation, SearchSpace, u_net
+from nnunet_hypersegnas.search import Budget, Candidate, Contest, Interval, Limits, Rung, Score, Way
+from nnunet_hypersegnas.space import Operation, SearchSpace, rng_for, sample, u_net
 from tests.spaces import PLANE, TINY
 
 
@@ -22,6 +27,31 @@ def test_scales_are_labelled_with_stride_and_channels():
     paper = SearchSpace.paper()
     assert ArchitectureDrawing.of(u_net(paper), paper).scale_labels[3] == "1/16\n256 channels"
     assert ArchitectureDrawing.of(u_net(PLANE), PLANE).scale_labels[0] == "1/1x2\n4 channels"
+
+
+def test_the_front_is_drawn_with_all_that_was_fine_tuned(tmp_path):
+    rung = Rung(way=Way.FINE_TUNING, amount=5, keep=4, cost_patches=40)
+    architectures = [sample(TINY, rng_for(0, "figure", i)) for i in range(4)]
+
+    def contest(label, high, *points):
+        candidates = [
+            Candidate(architecture=a, predicted_memory_bytes=memory, parameters=1, multiply_adds=1).scored(
+                rung, Score(dsc_by_label={"organ": dsc})
+            )
+            for a, (memory, dsc) in zip(architectures, points, strict=False)
+        ]
+        budget = Budget(label, Limits({Quantity.MEMORY: Interval(0, high)}))
+        return Contest(budget, None, candidates)
+
+    contests = [contest("small", 5e6, (4e6, 0.5), (3e6, 0.6)), contest("large", 9e6, (8e6, 0.7), (7e6, 0.4))]
+    contests[1].candidates = [
+        replace(c, architecture=a) for c, a in zip(contests[1].candidates, architectures[2:], strict=True)
+    ]
+    drawing = ParetoDrawing.of(contests, rung, "predicted")
+    assert drawing.networks == {"small": [(4e6, 0.5), (3e6, 0.6)], "large": [(8e6, 0.7), (7e6, 0.4)]}
+    assert drawing.front == [(3e6, 0.6), (8e6, 0.7)] and drawing.budgets == {"small": 5e6, "large": 9e6}
+    plot_pareto(drawing, tmp_path / "pareto.png")
+    assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_pictures_are_written_whole(tmp_path):
