@@ -34,7 +34,7 @@ from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops, re
 from nnunet_hypersegnas.search import (
     BudgetSampler,
     Contest,
-    EvaluationStudy,
+    Lead,
     Rung,
     Score,
     SearchSettings,
@@ -43,10 +43,12 @@ from nnunet_hypersegnas.search import (
     climb,
     gather,
     open_storage,
+    open_study,
     predicted_candidates,
     rungs_of,
     sqlite_url,
     strategy_of,
+    work,
 )
 from nnunet_hypersegnas.space import Architecture, SearchSpace, rng_for, sample
 
@@ -195,8 +197,8 @@ def _nothing(rung: Rung, architecture: Architecture) -> Score:
 
 
 def _work(url: str, name: str) -> None:
-    study = EvaluationStudy(open_storage(url), name)
-    study.work(_nothing, lambda idle: idle and "over" in study.study.user_attrs)
+    study = open_study(open_storage(url), name)
+    work(study, _nothing, lambda idle: idle and "over" in study.user_attrs)
 
 
 def storage(args: argparse.Namespace) -> Iterator[str]:
@@ -213,14 +215,14 @@ def storage(args: argparse.Namespace) -> Iterator[str]:
         for title, url in urls.items():
             for workers in (1, 2, 4):
                 name = f"bench {workers} {time.time()}"
-                study = EvaluationStudy(open_storage(url), name, create=True)
+                lead = Lead(open_study(open_storage(url), name, create=True))
                 with _pool(workers) as pool:
                     list(pool.map(math.sqrt, range(workers)))  # the processes are there
                     futures = [pool.submit(_work, url, name) for _ in range(workers)]
                     started = time.perf_counter()
-                    study.evaluate(rung, architectures)
+                    lead.evaluate(rung, architectures)
                     took = time.perf_counter() - started
-                    study.study.set_user_attr("over", True)
+                    lead.study.set_user_attr("over", True)
                     for future in futures:
                         future.result()
                 yield f"| {title} | {workers} | {len(architectures)} | {1e3 * took / len(architectures):.1f} |"

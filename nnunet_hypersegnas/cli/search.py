@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import torch
 
     from nnunet_hypersegnas.nnunet.crews import Crew
+    from nnunet_hypersegnas.nnunet.device_measuring import Measuring
     from nnunet_hypersegnas.nnunet.findings import FoundNetwork
     from nnunet_hypersegnas.nnunet.search_run import SuperNetSearch
-    from nnunet_hypersegnas.search import Contest
+    from nnunet_hypersegnas.search import Budget, Contest, Rung, SearchSettings
     from nnunet_hypersegnas.space import SearchSpace
 
 STORAGE_VARIABLE = "HSNAS_STORAGE"  # in place of --storage, so that a password need not stand in a command
@@ -31,38 +32,52 @@ MOST_CPU_WORKERS = 8  # by default: each holds the super-net, and half a GB of l
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_hypersegnas.search import Budget, SearchSettings, budgets_of, without_password
+    from nnunet_hypersegnas.search import without_password
 
-    budgets: list[Budget] = []
-    if not args.join:
-        asked = {
-            Quantity.PARAMETERS: args.max_params,
-            Quantity.MULTIPLY_ADDS: args.max_flops,
-            Quantity.LATENCY: args.max_latency,
-        }
-        at_most = {quantity: text for quantity, text in asked.items() if text is not None}
-        budgets = budgets_of(args.memory, at_most, tolerance=args.tolerance, around=args.around)
+    budgets = [] if args.join else _budgets(args)
     storage = args.storage or os.environ.get(STORAGE_VARIABLE)
     shown_storage = without_password(storage) if storage else None
 
     # Imported late: torch and nnU-Net take seconds that --help and a mistyped budget need not wait for.
     import torch
 
-    from nnunet_hypersegnas.cli.progress import stage_bars
-    from nnunet_hypersegnas.cost.measuring import MemoryMetric
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-    from nnunet_hypersegnas.nnunet.device_measuring import measuring_on
-    from nnunet_hypersegnas.nnunet.findings import Findings
     from nnunet_hypersegnas.nnunet.plans import check_plans_name
     from nnunet_hypersegnas.nnunet.search_run import SuperNetSearch
     from nnunet_hypersegnas.nnunet.search_worker import end_with, join_search
-    from nnunet_hypersegnas.report.pareto_figure import ParetoDrawing, plot_pareto
-    from nnunet_hypersegnas.search import EvaluationStudy, open_storage, storage_errors
 
     if args.parent:
         end_with(args.parent)
+    if args.plans:
+        check_plans_name(args.plans)
     device = torch.device(chosen_device(args.device))
-    settings = SearchSettings(
+    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
+    run_name = args.run or args.plans or DEFAULT_RUN
+    search = SuperNetSearch(dataset, args.fold, args.tr, device, _settings(args), run_name)
+    if args.join:
+        done = join_search(search.folder, dataset, search.checkpoint, device, storage)
+        print(f"The search in {search.folder.path} is over, or led no more; this worker did {done} evaluations.")
+    else:
+        with search.folder.led():
+            _lead(args, search, budgets, storage, shown_storage)
+
+
+def _budgets(args: argparse.Namespace) -> list[Budget]:
+    from nnunet_hypersegnas.search import budgets_of
+
+    asked = {
+        Quantity.PARAMETERS: args.max_params,
+        Quantity.MULTIPLY_ADDS: args.max_flops,
+        Quantity.LATENCY: args.max_latency,
+    }
+    at_most = {quantity: text for quantity, text in asked.items() if text is not None}
+    return budgets_of(args.memory, at_most, tolerance=args.tolerance, around=args.around)
+
+
+def _settings(args: argparse.Namespace) -> SearchSettings:
+    from nnunet_hypersegnas.search import SearchSettings
+
+    return SearchSettings(
         candidates=args.candidates,
         strategy=args.strategy,
         finalists=args.finalists,
@@ -72,53 +87,57 @@ def run(args: argparse.Namespace) -> None:
         validation_cases=args.validation_cases,
         seed=args.seed,
     )
-    if args.plans:
-        check_plans_name(args.plans)
-    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
-    search = SuperNetSearch(dataset, args.fold, args.tr, device, settings, args.run or args.plans or DEFAULT_RUN)
-    if args.join:
-        done = join_search(search.folder, dataset, search.checkpoint, device, storage)
-        print(f"The search in {search.folder.path} is over, or led no more; this worker did {done} evaluations.")
-        return
-    started = time.monotonic()
-    # What is refused is refused before time is spent: first what needs no super-net, then what needs no measuring.
-    memory = args.memory_metric or ("predicted" if device.type == "cpu" else "the best metric there is")
-    with search.folder.led():
-        search.load_super_net()
-        record = search.record(budgets, memory, shown_storage)
-        findings = Findings(dataset, search.space, search.folder, record, args.plans, args.overwrite)
-        findings.check_plans_names([budget.label for budget in budgets])
-        url = search.folder.storage_url(storage)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(storage_errors(url))
-            measuring = stack.enter_context(
-                measuring_on(
-                    device,
-                    dataset,
-                    search.costs,
-                    metric=MemoryMetric(args.memory_metric) if args.memory_metric else None,
-                    latency=Quantity.LATENCY in budgets[0].limits.intervals,
-                    folder=search.folder.path,
-                    progress=stage_bars("calibration"),
-                )
+
+
+def _lead(
+    args: argparse.Namespace,
+    search: SuperNetSearch,
+    budgets: Sequence[Budget],
+    storage: str | None,
+    shown_storage: str | None,
+) -> None:
+    from nnunet_hypersegnas.cli.progress import stage_bars
+    from nnunet_hypersegnas.cost.measuring import MemoryMetric
+    from nnunet_hypersegnas.nnunet.device_measuring import measuring_on
+    from nnunet_hypersegnas.nnunet.findings import Findings
+    from nnunet_hypersegnas.search import Lead, open_storage, open_study, storage_errors
+
+    started, folder = time.monotonic(), search.folder
+    # What is refused is refused before time is spent: first what needs no measuring.
+    search.load_super_net()
+    memory = args.memory_metric or ("predicted" if search.device.type == "cpu" else "the best metric there is")
+    record = search.record(budgets, memory, shown_storage)
+    findings = Findings(search.dataset, search.space, folder, record, args.plans, args.overwrite)
+    findings.check_plans_names([budget.label for budget in budgets])
+    url = folder.storage_url(storage)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(storage_errors(url))
+        measuring = stack.enter_context(
+            measuring_on(
+                search.device,
+                search.dataset,
+                search.costs,
+                metric=MemoryMetric(args.memory_metric) if args.memory_metric else None,
+                latency=Quantity.LATENCY in budgets[0].limits.intervals,
+                folder=folder.path,
+                progress=stage_bars("calibration"),
             )
-            contests = search.contests(budgets, measuring)
-            opened = open_storage(url)
-            rungs = search.prepare(record)
-            study = EvaluationStudy(opened, record.study, create=True)
-            crew = _crew(args, search, device, storage)
-            stack.enter_context(study.led())
-            stack.callback(lambda: study.release(crew.end()))
-            print(measuring.note)
-            print(f"Run folder: {search.folder.path} (hsnas_status tells how far it is)", flush=True)
-            search.run(contests, rungs, study, crew, measuring, stage_bars(search.folder.path.name))
-            found = findings.write_winners(contests, rungs[-1], measuring)
-            front = findings.write_front(contests, rungs[-1], measuring) if args.pareto else []
+        )
+        contests = search.contests(budgets, measuring)
+        crew = _crew(args, search, storage)
+        opened = open_storage(url)
+        rungs = search.prepare(record)
+        lead = Lead(open_study(opened, record.study, create=True))
+        stack.enter_context(lead.led())
+        stack.callback(lambda: lead.release(crew.end()))
+        print(measuring.note)
+        print(f"Run folder: {folder.path} (hsnas_status tells how far it is)", flush=True)
+        search.run(contests, rungs, lead, crew, measuring, stage_bars(folder.path.name))
+        found = findings.write_winners(contests, rungs[-1], measuring)
+        front = findings.write_front(contests, rungs[-1], measuring) if args.pareto else []
     _print_contests(contests, search)
     _print_found(found, front, args, search.space)
-    picture = search.folder.path / "pareto.png"
-    plot_pareto(ParetoDrawing.of(contests, rungs[-1], measuring.to_json()["memory_metric"]), picture)
-    print(f"All fine-tuned networks, DSC against memory: {picture}")
+    print(f"All fine-tuned networks, DSC against memory: {_draw_front(contests, rungs[-1], measuring, folder.path)}")
     spent = search.spent
     print(
         f"{spent.evaluations} evaluations at a cost of {spent.cost_patches:,} scored patches (a trained one counts "
@@ -126,19 +145,31 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _crew(args: argparse.Namespace, search: SuperNetSearch, device: torch.device, storage: str | None) -> Crew:
+def _crew(args: argparse.Namespace, search: SuperNetSearch, storage: str | None) -> Crew:
     from nnunet_hypersegnas.nnunet.crews import LocalCrew, NoCrew, SlurmCrew
 
     command = [sys.executable, "-m", "nnunet_hypersegnas.cli.search", args.dataset, args.configuration, str(args.fold)]
-    command += ["-p", args.p, "-tr", args.tr, "--run", search.folder.path.name, "--join", "--device", device.type]
+    command += [
+        "-p",
+        args.p,
+        "-tr",
+        args.tr,
+        "--run",
+        search.folder.path.name,
+        "--join",
+        "--device",
+        search.device.type,
+    ]
     if storage:
         os.environ[STORAGE_VARIABLE] = storage  # for the workers
-    workers = _default_workers(device) if args.workers is None else args.workers
+    workers = _default_workers(search.device) if args.workers is None else args.workers
     if not workers:
         return NoCrew()
     if args.slurm:
+        if dict(args.slurm).get("cluster") != "local":
+            search.folder.check_shared(search.folder.storage_url(storage))
         return SlurmCrew(command, workers, dict(args.slurm), search.folder.logs)
-    return LocalCrew(command, workers, device.type, search.folder.logs)
+    return LocalCrew(command, workers, search.device.type, search.folder.logs)
 
 
 def _default_workers(device: torch.device) -> int:
@@ -182,6 +213,14 @@ def _print_found(
                 f"  train: nnUNetv2_train {args.dataset} {args.configuration} FOLD -p {one.plans.stem}\n"
                 f"  with inherited weights (fold {args.fold} only): -pretrained_weights {one.weights}"
             )
+
+
+def _draw_front(contests: Sequence[Contest], last: Rung, measuring: Measuring, folder: Path) -> Path:
+    from nnunet_hypersegnas.report.pareto_figure import ParetoDrawing, plot_pareto
+
+    picture = folder / "pareto.png"
+    plot_pareto(ParetoDrawing.of(contests, last, measuring.to_json()["memory_metric"]), picture)
+    return picture
 
 
 def _draw(one: FoundNetwork, space: SearchSpace) -> Path:

@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder
-    from nnunet_hypersegnas.search import EvaluationStudy, open_storage, storage_errors
+    from nnunet_hypersegnas.search import open_storage, open_study, storage_errors
     from nnunet_hypersegnas.search.status import SearchStatus
 
     folder = RunFolder(args.run)
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     folder.check_host(record, url)
     with storage_errors(url):
         try:
-            study = EvaluationStudy(open_storage(url), record.study)
+            study = open_study(open_storage(url), record.study)
         except KeyError as error:
             raise RunError(f"no evaluations of {args.run} yet; try again when the search has begun") from error
         status = SearchStatus.of(study)

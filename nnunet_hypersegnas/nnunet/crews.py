@@ -92,8 +92,8 @@ class LocalCrew:
             self._end_children(process)
             process.wait()
         self._processes = {}
-        host = WorkerId.of_this_process().host
-        return [WorkerId(host, process.pid) for process in processes]
+        machine = WorkerId.of_this_process().machine
+        return [WorkerId(machine, process.pid) for process in processes]
 
     def _start(self, number: int) -> subprocess.Popen:
         self.logs.mkdir(parents=True, exist_ok=True)

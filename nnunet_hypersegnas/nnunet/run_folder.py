@@ -19,7 +19,7 @@ from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles
-from nnunet_hypersegnas.search import SearchSettings, sqlite_url
+from nnunet_hypersegnas.search import SearchSettings, is_sqlite, sqlite_url
 
 FORMAT = 1  # of run.json
 
@@ -177,11 +177,15 @@ class RunFolder:
 
     def check_host(self, record: RunRecord, url: str) -> None:
         """Raise RunError where this machine would share an SQLite file with another one."""
-        if url.startswith("sqlite:") and record.host != socket.gethostname():
+        if record.host != socket.gethostname():
+            self.check_shared(url, f"is led on {record.host} and ")
+
+    def check_shared(self, url: str, where: str = "") -> None:
+        """Raise RunError where several machines would share an SQLite file."""
+        if is_sqlite(url):
             raise RunError(
-                f"the search in {self.path} is led on {record.host} and keeps its evaluations in SQLite, whose locks "
-                "do not hold between machines; start it with --storage postgresql://... or --storage journal:FILE on a "
-                "shared folder"
+                f"the search in {self.path} {where}keeps its evaluations in SQLite, whose locks do not hold between "
+                "machines; start it with --storage postgresql://... or --storage journal:FILE on a shared folder"
             )
 
 

@@ -30,7 +30,7 @@ from nnunet_hypersegnas.search import (
     Candidate,
     Contest,
     Evaluation,
-    EvaluationStudy,
+    Lead,
     Meter,
     Progress,
     Rung,
@@ -216,7 +216,7 @@ class SuperNetSearch:
         self,
         contests: Sequence[Contest],
         rungs: Sequence[Rung],
-        study: EvaluationStudy,
+        lead: Lead,
         crew: Crew,
         measuring: Measuring,
         progress: Progress,
@@ -232,33 +232,34 @@ class SuperNetSearch:
         def evaluate(rung: Rung, architectures: Sequence[Architecture]) -> dict[Architecture, Score]:
             totals = stage["totals"]
             totals[rung.name] = totals.get(rung.name, 0) + len(architectures)
-            study.announce({**stage, "now": rung.name})
-            best, done = -math.inf, 0
+            lead.announce({**stage, "now": rung.name})
+            best = -math.inf
             with progress(rung.title, len(architectures)) as bar:
 
                 def note(evaluation: Evaluation) -> None:
-                    nonlocal best, done
-                    done += 1
+                    nonlocal best
                     self.spent = self.spent.plus(evaluation)
                     if not math.isnan(evaluation.score.dsc):
                         best = max(best, evaluation.score.dsc)
                     bar.advance(best)
 
-                found = study.evaluate(rung, architectures, on_done=note, meanwhile=lambda: crew.watch(done))
+                found = lead.evaluate(
+                    rung, architectures, on_done=note, meanwhile=lambda: crew.watch(self.spent.evaluations)
+                )
             return {architecture: evaluation.score for architecture, evaluation in found.items()}
 
         def alone(meter: Meter | None) -> Meter | None:
-            return None if meter is None else _MeterAlone(meter, lambda: study.release(crew.make_room()))
+            return None if meter is None else _MeterAlone(meter, lambda: lead.release(crew.make_room()))
 
         def draw(source: Source, count: int) -> list[Candidate]:
-            study.announce({**stage, "now": "drawing candidates"})
+            lead.announce({**stage, "now": "drawing candidates"})
             drawn = self._draw(source, count, alone(measuring.candidates), progress)
             measuring.release()
             return drawn
 
         gather(contests, rungs[0], draw, evaluate)
         climb(contests, rungs, evaluate, alone(measuring.finalists))
-        study.announce({**stage, "now": "finished"})
+        lead.announce({**stage, "now": "finished"})
 
     def _draw(self, source: Source, count: int, meter: Meter | None, progress: Progress) -> list[Candidate]:
         if meter is None or not source.limits.measurable:

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import optuna
 import torch
 
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
@@ -17,7 +18,7 @@ from nnunet_hypersegnas.nnunet.scoring import CropScorer
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import SubNetEvaluator
 from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net
 from nnunet_hypersegnas.nnunet.validation_crops import read_validation_crops
-from nnunet_hypersegnas.search import EvaluationStudy, open_storage, storage_errors
+from nnunet_hypersegnas.search import last_led, open_storage, open_study, storage_errors, work
 from nnunet_hypersegnas.search.storage import GRACE_S
 
 LOOK_EVERY_S = 2.0  # whether the search is still led
@@ -52,12 +53,13 @@ def join_search(
         )
     with storage_errors(url):
         try:
-            study = EvaluationStudy(open_storage(url), record.study)
+            study = open_study(open_storage(url), record.study)
         except KeyError as error:
             raise RunError(
                 f"the storage has no search {record.study!r}; give --storage as it was given to the process that leads"
             ) from error
-        return study.work(_evaluator(folder, record, dataset, checkpoint, device).evaluate, _Over(study))
+        evaluator = _evaluator(folder, record, dataset, checkpoint, device)
+        return work(study, evaluator.evaluate, _Over(study))
 
 
 def end_with(parent: int) -> None:
@@ -80,7 +82,7 @@ class _Over:
     The time of the last sign of life is compared with earlier ones only, so the machines' clocks need not agree.
     """
 
-    def __init__(self, study: EvaluationStudy) -> None:
+    def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self._sign: float | None = None
         self._changed = self._looked = time.monotonic()
@@ -89,7 +91,7 @@ class _Over:
         now = time.monotonic()
         if not idle or now - self._looked < LOOK_EVERY_S:
             return False
-        self._looked, before, self._sign = now, self._sign, self._study.last_led
+        self._looked, before, self._sign = now, self._sign, last_led(self._study)
         if self._sign is None:  # ended in an orderly way, or not begun yet
             return before is not None or now - self._changed > WAIT_FOR_START_S
         if self._sign != before:

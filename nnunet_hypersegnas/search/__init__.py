@@ -4,8 +4,9 @@ from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, possible_ra
 from nnunet_hypersegnas.search.budgets import Budget, budgets_of
 from nnunet_hypersegnas.search.candidates import Candidate, Meter, Source, measured_candidates, predicted_candidates
 from nnunet_hypersegnas.search.distribution import Distribution
-from nnunet_hypersegnas.search.evaluations import Evaluation, EvaluationError, EvaluationStudy, WorkerId
+from nnunet_hypersegnas.search.evaluations import Evaluation, WorkerId, last_led, open_study
 from nnunet_hypersegnas.search.halving import Contest, climb, gather, pareto_front, winner
+from nnunet_hypersegnas.search.leading import EvaluationError, Lead
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
 from nnunet_hypersegnas.search.measurement_log import LogError, MeasurementLog
 from nnunet_hypersegnas.search.progress import Progress, ProgressBar
@@ -21,6 +22,7 @@ from nnunet_hypersegnas.search.storage import (
     without_password,
 )
 from nnunet_hypersegnas.search.strategies import Strategy, strategy_of
+from nnunet_hypersegnas.search.working import work
 
 __all__ = [
     "STRATEGIES",
@@ -32,9 +34,9 @@ __all__ = [
     "Distribution",
     "Evaluation",
     "EvaluationError",
-    "EvaluationStudy",
     "Interval",
     "Limits",
+    "Lead",
     "LogError",
     "MeasurementLog",
     "Meter",
@@ -52,8 +54,10 @@ __all__ = [
     "climb",
     "gather",
     "is_sqlite",
+    "last_led",
     "measured_candidates",
     "open_storage",
+    "open_study",
     "pareto_front",
     "possible_range",
     "predicted_candidates",
@@ -63,4 +67,5 @@ __all__ = [
     "strategy_of",
     "winner",
     "without_password",
+    "work",
 ]

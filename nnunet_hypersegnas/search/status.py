@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nnunet_hypersegnas.search.evaluations import EVALUATION, RUNG, STAGE, WORKER, Evaluation, EvaluationStudy
+from nnunet_hypersegnas.search.evaluations import EVALUATION, RUNG, STAGE, WORKER, Evaluation, last_led
 from nnunet_hypersegnas.search.rungs import Rung
 from nnunet_hypersegnas.search.storage import GRACE_S
 
@@ -62,11 +63,11 @@ class SearchStatus:
     seconds_left: float
 
     @classmethod
-    def of(cls, study: EvaluationStudy, now: datetime | None = None) -> SearchStatus:
+    def of(cls, study: optuna.Study, now: datetime | None = None) -> SearchStatus:
         """Read a study."""
-        now = now or datetime.now()
-        stage = study.study.user_attrs.get(STAGE, {"rungs": [], "budgets": 0, "totals": {}, "now": "not begun"})
-        trials = [trial for trial in study.study.get_trials(deepcopy=False) if RUNG in trial.user_attrs]
+        now, sign = now or datetime.now(), last_led(study)
+        stage = study.user_attrs.get(STAGE, {"rungs": [], "budgets": 0, "totals": {}, "now": "not begun"})
+        trials = [trial for trial in study.get_trials(deepcopy=False) if RUNG in trial.user_attrs]
         complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
         rungs = [
             _rung_status(Rung.from_json(value), complete, stage["totals"], stage["budgets"]) for value in stage["rungs"]
@@ -85,7 +86,7 @@ class SearchStatus:
             left = seconds / cost * sum(status.cost_left for status in rungs) / len(running)
         return cls(
             now=stage["now"],
-            is_led=study.last_led is not None and now.timestamp() - study.last_led < 2 * GRACE_S,
+            is_led=sign is not None and now.timestamp() - sign < 2 * GRACE_S,
             rungs=rungs,
             workers=sorted({trial.user_attrs[WORKER] for trial in running if WORKER in trial.user_attrs}),
             failed=sum(trial.state is TrialState.FAIL for trial in trials),

@@ -12,7 +12,7 @@ from nnunet_hypersegnas.cli.demo import main
 from nnunet_hypersegnas.demo.loop import Commands, DemoError
 from nnunet_hypersegnas.nnunet.run_folder import RunFolder
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
-from nnunet_hypersegnas.search import EvaluationStudy, open_storage
+from nnunet_hypersegnas.search import open_storage, open_study
 from tests.conftest import run
 
 
@@ -169,11 +169,11 @@ def test_a_search_called_again_goes_on_and_changes_nothing(demo_environment):
     plans = demo_environment.preprocessed / f"{demo_environment.summary['networks'][0]['plans']}.json"
 
     def contents():
-        study = EvaluationStudy(
+        study = open_study(
             open_storage(RunFolder(demo_environment.run_folder).storage_url(None)),
             RunFolder(demo_environment.run_folder).read().study,
         )
-        return plans.read_text(), [trial.datetime_complete for trial in study.study.get_trials()]
+        return plans.read_text(), [trial.datetime_complete for trial in study.get_trials()]
 
     before = contents()
     command = next(line for line in demo_environment.stdout.splitlines() if line.startswith("$ hsnas_search"))

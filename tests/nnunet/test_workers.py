@@ -291,6 +291,13 @@ def test_each_gpu_has_one_worker(tmp_path, monkeypatch):
     assert first[1] == second[1] and int(first[1]) >= 1
 
 
+def test_slurm_jobs_cannot_share_an_sqlite_file(runs, capsys):
+    words = [*BASE, "--max-params", "1G", "--run", "array", "--slurm", "partition=gpu"]
+    assert main(words) == 1
+    assert "keeps its evaluations in SQLite, whose locks do not hold between machines" in capsys.readouterr().err
+    assert not runs.path("array").exists()
+
+
 def test_slurm_that_is_not_here_and_parameters_that_it_does_not_know(tmp_path):
     with pytest.raises(CrewError, match="--slurm partition=gpu: Could not detect"):
         SlurmCrew(["true"], 1, {"partition": "gpu"}, tmp_path)

@@ -16,19 +16,23 @@ import pytest
 from optuna.trial import TrialState
 
 from nnunet_hypersegnas.search import (
+    Evaluation,
     EvaluationError,
-    EvaluationStudy,
+    Lead,
     Rung,
     Score,
     StorageError,
     Way,
     WorkerId,
-    evaluations,
+    leading,
     open_storage,
+    open_study,
     sqlite_url,
     storage,
     without_password,
+    work,
 )
+from nnunet_hypersegnas.search.evaluations import task_of
 from nnunet_hypersegnas.search.status import SearchStatus
 from nnunet_hypersegnas.space import rng_for, sample
 from tests.search.worker_process import made_up
@@ -51,8 +55,8 @@ def url(request, tmp_path):
 
 
 @pytest.fixture
-def study(url):
-    return EvaluationStudy(open_storage(url), "test", create=True)
+def lead(url):
+    return Lead(open_study(open_storage(url), "test", create=True))
 
 
 class Crew:
@@ -91,27 +95,27 @@ class Crew:
 
 def in_thread(url, evaluate, is_over):
     """Work in a thread of this process, which starts sooner than a process."""
-    study = EvaluationStudy(open_storage(url), "test")
-    thread = threading.Thread(target=study.work, args=(evaluate, is_over))
+    study = open_study(open_storage(url), "test")
+    thread = threading.Thread(target=work, args=(study, evaluate, is_over))
     thread.start()
     return thread
 
 
-def test_all_are_evaluated_once_by_several_workers(url, study):
+def test_all_are_evaluated_once_by_several_workers(url, lead):
     told = []
     with Crew(url).start(2):
-        found = study.evaluate(RUNG, ARCHITECTURES, on_done=told.append)
+        found = lead.evaluate(RUNG, ARCHITECTURES, on_done=told.append)
     assert {a: e.score for a, e in found.items()} == EXPECTED
     assert len(told) == len(ARCHITECTURES) and all(e.cost_patches == 3 for e in told)
-    trials = [t for t in study.study.get_trials() if t.state is TrialState.COMPLETE]
+    trials = [t for t in lead.study.get_trials() if t.state is TrialState.COMPLETE]
     assert len(trials) == len(ARCHITECTURES)
-    assert study.study.best_value == max(score.dsc for score in EXPECTED.values())  # what a dashboard shows
+    assert lead.study.best_value == max(score.dsc for score in EXPECTED.values())  # what a dashboard shows
     # Who asks again, or later, is told what is known.
-    again = EvaluationStudy(open_storage(url), "test").evaluate(RUNG, ARCHITECTURES)
+    again = Lead(open_study(open_storage(url), "test")).evaluate(RUNG, ARCHITECTURES)
     assert {a: e.score for a, e in again.items()} == EXPECTED
 
 
-def test_workers_killed_at_twenty_random_moments_change_nothing(url, study):
+def test_workers_killed_at_twenty_random_moments_change_nothing(url, lead):
     """The leading process is the one that tells the killed from the slow: they run on its machine."""
     rng, killed = random.Random(0), []
     with Crew(url, seconds=0.02).start(2) as crew:
@@ -131,153 +135,153 @@ def test_workers_killed_at_twenty_random_moments_change_nothing(url, study):
             crew.start(2 - len(crew.processes))
 
         rungs = [RUNG, Rung(way=Way.CROPS, amount=2, keep=30, cost_patches=30)]
-        found = [study.evaluate(rung, ARCHITECTURES, meanwhile=meanwhile) for rung in rungs]
+        found = [lead.evaluate(rung, ARCHITECTURES, meanwhile=meanwhile) for rung in rungs]
         while len(killed) < 20:
             meanwhile()
     for rung, of_rung in zip(rungs, found, strict=True):
         assert {a: e.score for a, e in of_rung.items()} == {a: made_up(rung, a) for a in ARCHITECTURES}
-    complete = Counter(evaluations._task(t) for t in study.study.get_trials() if t.state is TrialState.COMPLETE)
+    complete = Counter(task_of(t) for t in lead.study.get_trials() if t.state is TrialState.COMPLETE)
     assert set(complete.values()) == {1} and len(complete) == 2 * len(ARCHITECTURES)
 
 
-def test_an_evaluation_that_kills_its_workers_is_given_up(study, url, monkeypatch):
-    monkeypatch.setattr(evaluations, "SWEEP_S", 0.0)
-    monkeypatch.setattr(evaluations, "MOST_DEATHS", 3)
-    dead = WorkerId(WorkerId.of_this_process().host, _dead_pid())
+def test_an_evaluation_that_kills_its_workers_is_given_up(lead, url, monkeypatch):
+    monkeypatch.setattr(leading, "SWEEP_S", 0.0)
+    monkeypatch.setattr(leading, "MOST_DEATHS", 3)
+    dead = WorkerId(WorkerId.of_this_process().machine, _dead_pid())
     victim, deaths = ARCHITECTURES[0], []
 
     def meanwhile():
         """What a worker leaves that dies over the victim, and what one does that has luck with the others."""
-        for trial in study.study.get_trials(states=(TrialState.WAITING,)):
-            asked = study.study.ask()
+        for trial in lead.study.get_trials(states=(TrialState.WAITING,)):
+            asked = lead.study.ask()
             if asked.user_attrs["architecture"]["id"] == victim.id:
                 asked.set_user_attr("worker", str(dead))
                 deaths.append(trial.number)
             else:
-                evaluation = evaluations.Evaluation(score=Score(dsc_by_label={"a": 0.5}), cost_patches=3, seconds=1)
+                evaluation = Evaluation(score=Score(dsc_by_label={"a": 0.5}), cost_patches=3, seconds=1)
                 asked.set_user_attr("evaluation", evaluation.to_json())
-                study.study.tell(asked, 0.5)
+                lead.study.tell(asked, 0.5)
 
     with pytest.warns(UserWarning, match=f"given up for architecture {victim.id}: 3 workers died over it"):
-        found = study.evaluate(RUNG, ARCHITECTURES[:3], meanwhile=meanwhile)
+        found = lead.evaluate(RUNG, ARCHITECTURES[:3], meanwhile=meanwhile)
     assert len(deaths) == 3 and math.isnan(found[victim].score.dsc)
     assert found[ARCHITECTURES[1]].score.dsc == 0.5
     with pytest.warns(UserWarning, match="given up"):  # who continues knows it too
-        EvaluationStudy(open_storage(url), "test").evaluate(RUNG, [victim])
+        Lead(open_study(open_storage(url), "test")).evaluate(RUNG, [victim])
 
 
-def test_an_error_is_tried_once_more_and_then_told(url, study):
+def test_an_error_is_tried_once_more_and_then_told(url, lead):
     with (
         Crew(url, broken=[ARCHITECTURES[1].id]).start(2),
         pytest.raises(EvaluationError, match=r"failed 2 times for .*: RuntimeError: this one cannot be evaluated \("),
     ):
-        study.evaluate(RUNG, ARCHITECTURES[:3])
+        lead.evaluate(RUNG, ARCHITECTURES[:3])
 
 
-def test_a_worker_that_died_before_its_first_heartbeat_is_found(study, monkeypatch):
+def test_a_worker_that_died_before_its_first_heartbeat_is_found(lead, monkeypatch):
     """Optuna itself leaves such a trial running for ever."""
-    monkeypatch.setattr(evaluations, "SWEEP_S", 0.0)
-    monkeypatch.setattr(evaluations, "GRACE_S", 0.2)
+    monkeypatch.setattr(leading, "SWEEP_S", 0.0)
+    monkeypatch.setattr(leading, "GRACE_S", 0.2)
     asked = []
 
     def meanwhile():
         if not asked:
-            asked.append(study.study.ask())  # popped, and nothing more
-        elif study.study.get_trials()[asked[0].number].state is TrialState.FAIL:
+            asked.append(lead.study.ask())  # popped, and nothing more
+        elif lead.study.get_trials()[asked[0].number].state is TrialState.FAIL:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        study.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
+        lead.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
 
 
 def test_a_worker_of_another_machine_is_known_by_its_heartbeat(url, monkeypatch):
     """Evaluated under `Study.optimize`, by a worker whose machine is switched off."""
     monkeypatch.setattr(storage, "HEARTBEAT_S", 1)
     monkeypatch.setattr(storage, "GRACE_S", 2)
-    monkeypatch.setattr(evaluations, "SWEEP_S", 0.1)
-    study = EvaluationStudy(open_storage(url), "test", create=True)
+    monkeypatch.setattr(leading, "SWEEP_S", 0.1)
+    lead = Lead(open_study(open_storage(url), "test", create=True))
     monkeypatch.setattr(WorkerId, "is_dead", False)
     with Crew(url, seconds=60).start() as crew:
         working = []
 
         def meanwhile():
-            if study.study.get_trials(states=(TrialState.RUNNING,)) and crew.processes:
+            if lead.study.get_trials(states=(TrialState.RUNNING,)) and crew.processes:
                 time.sleep(0.5)
                 crew.__exit__()
                 crew.processes = []
             if not crew.processes and not working:
-                working.append(in_thread(url, made_up, lambda idle: bool(study.study.get_trials()[1:]) and idle))
+                working.append(in_thread(url, made_up, lambda idle: bool(lead.study.get_trials()[1:]) and idle))
 
-        found = study.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
+        found = lead.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
         working[0].join()
     assert {a: e.score for a, e in found.items()} == {ARCHITECTURES[0]: EXPECTED[ARCHITECTURES[0]]}
-    assert [t.state for t in study.study.get_trials()][:2] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert [t.state for t in lead.study.get_trials()][:2] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
-def test_a_worker_that_stood_still_loses_its_evaluation_and_goes_on(study, url):
+def test_a_worker_that_stood_still_loses_its_evaluation_and_goes_on(lead, url):
     """A laptop that was closed: its evaluation was given to another one in the meantime."""
     evaluated = []
 
     def evaluate(rung, architecture):
         if not evaluated:
-            (trial,) = study.study.get_trials(states=(TrialState.RUNNING,))
-            study.study.tell(trial.number, state=TrialState.FAIL)
+            (trial,) = lead.study.get_trials(states=(TrialState.RUNNING,))
+            lead.study.tell(trial.number, state=TrialState.FAIL)
         evaluated.append(architecture)
         return made_up(rung, architecture)
 
     over = threading.Event()
     thread = in_thread(url, evaluate, lambda idle: over.is_set())
-    found = study.evaluate(RUNG, ARCHITECTURES[:3])
+    found = lead.evaluate(RUNG, ARCHITECTURES[:3])
     over.set()
     thread.join()
     assert {a: e.score for a, e in found.items()} == {a: EXPECTED[a] for a in ARCHITECTURES[:3]}
     assert len(evaluated) == 4
 
 
-def test_what_was_interrupted_on_purpose_does_not_count_against_the_evaluation(url, study):
+def test_what_was_interrupted_on_purpose_does_not_count_against_the_evaluation(url, lead):
     with Crew(url, seconds=60).start() as crew:
         released = []
 
         def meanwhile():
-            if study.study.get_trials(states=(TrialState.RUNNING,)):
+            if lead.study.get_trials(states=(TrialState.RUNNING,)):
                 (worker,) = crew.processes
                 time.sleep(0.3)
                 worker.kill()
                 worker.wait()
-                study.release([WorkerId(WorkerId.of_this_process().host, worker.pid)])
+                lead.release([WorkerId(WorkerId.of_this_process().machine, worker.pid)])
                 released.append(worker)
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            study.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
-    assert released and [t.state for t in study.study.get_trials()] == [TrialState.PRUNED]
+            lead.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
+    assert released and [t.state for t in lead.study.get_trials()] == [TrialState.PRUNED]
     over = threading.Event()
     thread = in_thread(url, made_up, lambda idle: over.is_set())
-    found = EvaluationStudy(open_storage(url), "test").evaluate(RUNG, ARCHITECTURES[:1])
+    found = Lead(open_study(open_storage(url), "test")).evaluate(RUNG, ARCHITECTURES[:1])
     over.set()
     thread.join()
     assert found[ARCHITECTURES[0]].score == EXPECTED[ARCHITECTURES[0]]
 
 
-def test_few_wait_at_a_time(study, url):
+def test_few_wait_at_a_time(lead, url):
     """Optuna reads all waiting trials each time that a worker asks for one."""
     waiting = []
 
     def meanwhile():
-        waiting.append(len(study.study.get_trials(states=(TrialState.WAITING,))))
+        waiting.append(len(lead.study.get_trials(states=(TrialState.WAITING,))))
 
     over = threading.Event()
     thread = in_thread(url, made_up, lambda idle: over.is_set())
-    study.evaluate(RUNG, ARCHITECTURES, meanwhile=meanwhile)
+    lead.evaluate(RUNG, ARCHITECTURES, meanwhile=meanwhile)
     over.set()
     thread.join()
-    assert 0 < max(waiting) <= evaluations.SPARE + 2
+    assert 0 < max(waiting) <= leading.SPARE + 2
 
 
-def test_status_tells_how_far_a_search_is(study, url):
-    assert SearchStatus.of(study).now == "not begun"
+def test_status_tells_how_far_a_search_is(lead, url):
+    assert SearchStatus.of(lead.study).now == "not begun"
     tuning = Rung(way=Way.FINE_TUNING, amount=5, keep=2, cost_patches=33)
-    study.announce(
+    lead.announce(
         {"rungs": [RUNG.to_json(), tuning.to_json()], "budgets": 2, "totals": {RUNG.name: 6}, "now": RUNG.name}
     )
     over, held = threading.Event(), threading.Event()
@@ -289,16 +293,16 @@ def test_status_tells_how_far_a_search_is(study, url):
         return made_up(rung, architecture)
 
     thread = in_thread(url, evaluate, lambda idle: over.is_set())
-    study.evaluate(RUNG, ARCHITECTURES[:5])
+    lead.evaluate(RUNG, ARCHITECTURES[:5])
     seen = []
 
     def meanwhile():
-        status = SearchStatus.of(study)
+        status = SearchStatus.of(lead.study)
         if status.workers:
             seen.append(status)
             held.set()
 
-    study.evaluate(RUNG, ARCHITECTURES[:6], meanwhile=meanwhile)
+    lead.evaluate(RUNG, ARCHITECTURES[:6], meanwhile=meanwhile)
     over.set()
     thread.join()
     first, second = seen[0].rungs
@@ -318,7 +322,7 @@ def _dead_pid():
 def test_a_process_of_this_machine_is_dead_or_not():
     here = WorkerId.of_this_process()
     assert WorkerId.parse(str(here)) == here and here.pid == os.getpid()
-    assert not here.is_dead and WorkerId(here.host, _dead_pid()).is_dead
+    assert not here.is_dead and WorkerId(here.machine, _dead_pid()).is_dead
     assert not WorkerId("elsewhere", _dead_pid()).is_dead  # only its heartbeat tells
 
 
@@ -347,10 +351,10 @@ def test_passwords_are_not_shown():
     assert without_password("journal:/a/b") == "journal:/a/b"
 
 
-def test_optuna_keeps_quiet(url, study, capfd):
+def test_optuna_keeps_quiet(url, lead, capfd):
     over = threading.Event()
     thread = in_thread(url, made_up, lambda idle: over.is_set())
-    study.evaluate(RUNG, ARCHITECTURES[:2])
+    lead.evaluate(RUNG, ARCHITECTURES[:2])
     over.set()
     thread.join()
     assert capfd.readouterr() == ("", "")

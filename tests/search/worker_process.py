@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 
-from nnunet_hypersegnas.search import EvaluationStudy, Score, open_storage
+from nnunet_hypersegnas.search import Score, open_storage, open_study, work
 
 
 def made_up(rung, architecture):
@@ -14,7 +14,7 @@ def made_up(rung, architecture):
 
 
 def main(url, name, seconds):
-    study = EvaluationStudy(open_storage(url), name)
+    study = open_study(open_storage(url), name)
 
     def evaluate(rung, architecture):
         if architecture.id in sys.argv[4:]:
@@ -23,7 +23,7 @@ def main(url, name, seconds):
         return made_up(rung, architecture)
 
     print("working", flush=True)
-    study.work(evaluate, lambda idle: False)
+    work(study, evaluate, lambda idle: False)
 
 
 if __name__ == "__main__":
