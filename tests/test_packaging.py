@@ -59,7 +59,7 @@ def test_wheel_names_version_license_commands_and_dependencies(wheel: Path) -> N
     commands.read_string(archive.read(f"{info}/entry_points.txt").decode())
     assert dict(commands["console_scripts"]) == {
         f"hsnas_{name}": f"nnunet_hypersegnas.cli.{name}:main"
-        for name in ("calibrate", "cost", "demo", "env", "search")
+        for name in ("calibrate", "cost", "demo", "env", "search", "status")
     }
 
 

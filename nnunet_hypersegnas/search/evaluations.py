@@ -1,7 +1,8 @@
 """The evaluations of a search as an Optuna study: enqueued by one process, worked off by any number of others.
 
 A trial is one evaluation: an architecture on a rung. Trials are only ever enqueued (`leading`) and then run by
-`Study.optimize` (`working`), under which Optuna keeps a heartbeat; one whose worker is gone fails and is enqueued again.
+`Study.optimize` (`working`), under which Optuna keeps a heartbeat. One whose worker is gone fails, and is enqueued
+again.
 """
 
 from __future__ import annotations
