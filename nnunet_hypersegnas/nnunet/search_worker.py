@@ -117,7 +117,7 @@ def _evaluator(
     if device.type == "cpu":
         torch.set_num_threads(1)  # so that results do not depend on how many workers share the cores
     else:
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # one score, whoever scores
     network = load_super_net(dataset, checkpoint)[1].to(device)
     crops = read_validation_crops(folder.path.parent / record.crops)
     scorer = CropScorer(dataset, crops, device)

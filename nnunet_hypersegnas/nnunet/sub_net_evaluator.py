@@ -86,13 +86,14 @@ class SubNetEvaluator:
         if self._fine_tuner is None:
             self._fine_tuner = FineTuner(self.dataset, self.space, self.fold, self.device, self.files.folder / "log")
         network, unfinished = self.inherited(architecture), self.files.unfinished(rung, architecture)
-        self._fine_tuner.fine_tune(
-            network,
-            iterations=rung.amount,
-            learning_rate=self.settings.finetune_lr,
-            seed=derive_seed(self.settings.seed, "fine-tuning", architecture.id),
-            unfinished=unfinished,
-        )
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False):  # as nnU-Net trains
+            self._fine_tuner.fine_tune(
+                network,
+                iterations=rung.amount,
+                learning_rate=self.settings.finetune_lr,
+                seed=derive_seed(self.settings.seed, "fine-tuning", architecture.id),
+                unfinished=unfinished,
+            )
         score = self.scorer.score(network)
         weights = self.files.weights(rung, architecture)
         write_inherited_weights(weights, network, fold=self.fold, stage=rung.name)

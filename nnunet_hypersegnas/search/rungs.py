@@ -14,7 +14,8 @@ from typing import Any
 
 from nnunet_hypersegnas.search.settings import SearchSettings
 
-REDUCTION = 4  # candidates from one rung of scoring to the next, and finalists from the short to the full fine-tuning
+REDUCTION = 4  # of candidates from one rung of scoring to the next
+TUNED_REDUCTION = 2  # of finalists from the short to the full fine-tuning, which agree less: see docs/performance.md
 PATCH_SHARES = (32, 8)  # the first rungs score on a 32nd and on an eighth of all patches
 FEWEST_PATCHES = 2
 SHORT_TUNING = 8  # times fewer iterations than the full fine-tuning
@@ -92,7 +93,7 @@ def rungs_of(settings: SearchSettings, *, crops: int, patches: int, batch_size: 
     short = settings.finetune_iterations // SHORT_TUNING
     if short and keep > 1:
         rungs.append(_tuning(short, keep, patches, batch_size))
-        keep = math.ceil(keep / REDUCTION)
+        keep = math.ceil(keep / TUNED_REDUCTION)
     return [*rungs, _tuning(settings.finetune_iterations, keep, patches, batch_size)]
 
 
