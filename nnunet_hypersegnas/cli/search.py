@@ -132,6 +132,8 @@ def _lead(
         stack.callback(lambda: lead.release(crew.end()))
         print(measuring.note)
         print(f"Run folder: {folder.path} (hsnas_status tells how far it is)", flush=True)
+        if args.workers == 0:
+            print("No workers here: call the same command with --join, on this machine or on others.", flush=True)
         search.run(contests, rungs, lead, crew, measuring, stage_bars(folder.path.name))
         found = findings.write_winners(contests, rungs[-1], measuring)
         front = findings.write_front(contests, rungs[-1], measuring) if args.pareto else []

@@ -248,8 +248,12 @@ class SuperNetSearch:
                 )
             return {architecture: evaluation.score for architecture, evaluation in found.items()}
 
+        def make_room() -> None:
+            if ended := crew.make_room():
+                lead.release(ended)
+
         def alone(meter: Meter | None) -> Meter | None:
-            return None if meter is None else _MeterAlone(meter, lambda: lead.release(crew.make_room()))
+            return None if meter is None else _MeterAlone(meter, make_room)
 
         def draw(source: Source, count: int) -> list[Candidate]:
             lead.announce({**stage, "now": "drawing candidates"})

@@ -70,7 +70,11 @@ def keep_validation_crops(folder: Path, dataset: PreprocessedDataset, fold: int,
         if not names:
             raise DatasetError(f"no validation case of fold {fold} has foreground; search on another fold")
         write_json(unfinished / INDEX, names)
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.exists():  # another search has written the same ones in the meantime
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -70,7 +71,8 @@ class SearchStatus:
         trials = [trial for trial in study.get_trials(deepcopy=False) if RUNG in trial.user_attrs]
         complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
         rungs = [
-            _rung_status(Rung.from_json(value), complete, stage["totals"], stage["budgets"]) for value in stage["rungs"]
+            _rung_status(rung, complete, planned)
+            for rung, planned in _planned([Rung.from_json(value) for value in stage["rungs"]], stage)
         ]
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         finished = [t.datetime_complete for t in complete if t.datetime_complete]
@@ -95,7 +97,15 @@ class SearchStatus:
         )
 
 
-def _rung_status(rung: Rung, complete: Sequence[FrozenTrial], totals: dict[str, int], budgets: int) -> RungStatus:
+def _planned(rungs: Sequence[Rung], stage: Mapping[str, Any]) -> Iterator[tuple[Rung, int]]:
+    """Yield each rung with the evaluations that it has or will have; the first one grows with each generation."""
+    totals = stage["totals"]
+    for rung in rungs:
+        settled = rung.name in totals and (rung is not rungs[0] or len(totals) > 1 or stage["now"] == "finished")
+        yield rung, totals[rung.name] if settled else rung.keep * stage["budgets"]
+
+
+def _rung_status(rung: Rung, complete: Sequence[FrozenTrial], planned: int) -> RungStatus:
     found = {
         trial.user_attrs["architecture"]["id"]: Evaluation.from_json(trial.user_attrs[EVALUATION])
         for trial in complete
@@ -104,7 +114,7 @@ def _rung_status(rung: Rung, complete: Sequence[FrozenTrial], totals: dict[str, 
     scores = [e.score.dsc for e in found.values() if not math.isnan(e.score.dsc)]
     return RungStatus(
         rung=rung,
-        planned=totals.get(rung.name, rung.keep * budgets),
+        planned=planned,
         done=len(found),
         best_dsc=max(scores, default=math.nan),
         seconds=sum(e.seconds for e in found.values()) / len(found) if found else math.nan,

@@ -26,7 +26,8 @@ def search(demo_environment, capsys):
     def run(*arguments, dataset="999", configuration="3d_fullres", fold="0", memory="1GB", plans=PLANS):
         before = files()
         sizes = ["--candidates", "2", "--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
-        words = [dataset, configuration, fold, "--memory", memory, "-p", plans, "--device", "cpu", *sizes, *arguments]
+        words = [dataset, configuration, fold, "--memory", memory, "-p", plans, "--device", "cpu", *sizes]
+        words += ["--run", "refused", *arguments]  # a name that no other test takes
         assert main(words) == 1
         captured = capsys.readouterr()
         (line,) = [line for line in captured.err.splitlines() if line.startswith("hsnas_search: error:")]
