@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "nnunet_hypersegnas"
 
-EVERYWHERE = {"errors", "atomic", "__version__"}
+EVERYWHERE = {"errors", "atomic", "environment", "__version__"}
 LIBRARY = {"space", "architectures", "cost", "search", "nnunet", "evaluation", "report"}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
+    "environment": set(),
     "space": set(),
     "architectures": {"space"},
     "cost": {"space", "architectures"},

@@ -98,6 +98,7 @@ def _lead(
 ) -> None:
     from nnunet_hypersegnas.cli.progress import stage_bars
     from nnunet_hypersegnas.cost.measuring import MemoryMetric
+    from nnunet_hypersegnas.environment import environment
     from nnunet_hypersegnas.nnunet.device_measuring import measuring_on
     from nnunet_hypersegnas.nnunet.findings import Findings
     from nnunet_hypersegnas.search import Lead, open_storage, open_study, storage_errors
@@ -112,6 +113,8 @@ def _lead(
     url = folder.storage_url(storage)
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage_errors(url))
+        if storage:
+            stack.enter_context(environment(**{STORAGE_VARIABLE: storage}))  # for the workers
         measuring = stack.enter_context(
             measuring_on(
                 search.device,
@@ -162,8 +165,6 @@ def _crew(args: argparse.Namespace, search: SuperNetSearch, storage: str | None)
         "--device",
         search.device.type,
     ]
-    if storage:
-        os.environ[STORAGE_VARIABLE] = storage  # for the workers
     workers = _default_workers(search.device) if args.workers is None else args.workers
     if not workers:
         return NoCrew()

@@ -18,8 +18,9 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_hypersegnas.architectures import SearchedNet
 from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.environment import environment
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.quiet_trainer import environment, quiet_trainer
+from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.space import SearchSpace, derive_seed

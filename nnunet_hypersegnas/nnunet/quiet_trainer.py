@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_hypersegnas.environment import environment
 
 T = TypeVar("T", bound=nnUNetTrainer)
 
@@ -32,18 +33,3 @@ def quiet_trainer(
         )
     trainer.device = device  # nnU-Net itself takes the first GPU, whichever it is given
     return trainer
-
-
-@contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set variables, which nnU-Net reads each time, for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
