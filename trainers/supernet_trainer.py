@@ -14,20 +14,28 @@ from torch import nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_spread
 from nnunet_hypersegnas.atomic import written_atomically
-from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.schedule import Schedule
+from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
-from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
+from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
+    CheckpointError,
+    SuperNetRecord,
+    data_changes,
+    load_checkpoint_file,
+    versions,
+)
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.space import (
     Architecture,
+    derive_seed,
     reference_architectures,
     rng_for,
     sample,
     sample_all_edges,
     u_net,
 )
+from nnunet_hypersegnas.trainers.distributed import wrap
 from nnunet_hypersegnas.trainers.learning_rate import ScheduledLearningRate
 from nnunet_hypersegnas.trainers.validation_patches import Batch, ValidationPatches, copy_of
 
@@ -46,6 +54,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     it had not been interrupted.
     """
 
+    network: Any
     total_epochs: int | None = None  # variants: train this many epochs instead of the plans' setting
 
     def __init__(
@@ -57,8 +66,6 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's own signature, checked by name)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_ddp:
-            raise HyperSegNASError("the super-net trains on one GPU in this version; leave -num_gpus away")
         settings = SuperNetSettings.from_configuration(self.configuration_manager.configuration)
         self.settings = settings if self.total_epochs is None else settings.shortened(self.total_epochs)
         self.schedule = Schedule.from_settings(self.settings)
@@ -97,6 +104,14 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         # nnU-Net leaves weights unseeded; a super-net's start belongs to its seed.
         torch.manual_seed(self.settings.seed)
         super().initialize()
+        if self.is_ddp:
+            self.network = wrap(
+                self.network.module, self.device, average_over_users=self.settings.architecture_per_rank
+            )
+
+    def one_shot_network(self) -> OneShotNetwork:
+        """Return super-net and MAN; on several GPUs `network` wraps them."""
+        return self.network.module if self.is_ddp else self.network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         groups = [
@@ -121,9 +136,10 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         )
 
     def architecture_of(self, iteration: int) -> Architecture:
-        """Return the sub-net that is trained in a global iteration."""
+        """Return the sub-net that is trained in a global iteration, by this process."""
         epoch, step = divmod(iteration, self.num_iterations_per_epoch)
-        rng = rng_for(self.settings.seed, "training architecture", epoch, step)
+        rank = [self.local_rank] if self.settings.architecture_per_rank and self.local_rank else []
+        rng = rng_for(self.settings.seed, "training architecture", epoch, step, *rank)
         draw = sample_all_edges if self.schedule.in_warmup(iteration) else sample
         return draw(self.space, rng)
 
@@ -132,7 +148,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         super().on_train_epoch_start()
 
     def train_step(self, batch: Batch) -> dict:
-        self.network.take(self.architecture_of(self.iteration), self.schedule.annealing_lambda(self.iteration))
+        self.one_shot_network().take(
+            self.architecture_of(self.iteration), self.schedule.annealing_lambda(self.iteration)
+        )
         self.lr_scheduler.step_iteration(self.iteration)
         result = super().train_step(batch)
         self.iteration += 1
@@ -147,7 +165,11 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         training, validation = super().get_dataloaders()
-        return training, ValidationPatches(validation, MAX_VALIDATION_PATCHES, self.settings.seed)
+        seed = self.settings.seed if not self.local_rank else derive_seed(self.settings.seed, "rank", self.local_rank)
+        if hasattr(training, "data_loader"):  # in this process; nnU-Net's background processes draw unseeded
+            first = self.current_epoch * self.num_iterations_per_epoch
+            training = SeededBatches(training.data_loader, derive_seed(seed, "training batches"), first)
+        return training, ValidationPatches(validation, MAX_VALIDATION_PATCHES, seed)
 
     def validation_step(self, batch: list[Batch]) -> dict:
         """Score every reference sub-net on every patch, with MAN as it stands and with MAN removed."""
@@ -168,7 +190,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         return {"loss": np.mean(collated["loss"])} | {k: collated[k].sum(0) for k in ("tp_hard", "fp_hard", "fn_hard")}
 
     def _score(self, patch: Batch, name: str, annealing: float) -> dict:
-        self.network.take(self.references[name], annealing)
+        self.one_shot_network().take(self.references[name], annealing)
         return super().validation_step(copy_of(patch))
 
     def _keep_to_a_tenth(self, count: int, started: float) -> None:
@@ -194,7 +216,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         return self.logger.get_value("epoch_start_timestamps", step=-1)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        self.network.take(u_net(self.space))
+        self.one_shot_network().take(u_net(self.space))
         self.print_to_log_file("Validating the super-net's U-Net sub-net without MAN; the search scores all others")
         super().perform_actual_validation(save_probabilities)
 
@@ -236,7 +258,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             images = torch.cat([images, images.flip(2)])
         rng = rng_for(self.settings.seed, "spread architecture")
         architectures = [sample(self.space, rng) for _ in range(N_SPREAD_ARCHITECTURES)]
-        over_images, over_architectures = scalar_spread(self.network.man, images, architectures)
+        over_images, over_architectures = scalar_spread(self.one_shot_network().man, images, architectures)
         self._log("spread_images", over_images)
         self._log("spread_architectures", over_architectures)
         self.print_to_log_file(
@@ -252,6 +274,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()
+        if self.local_rank != 0:
+            return
         logging = self.logger.local_logger.my_fantastic_logging
         plot_training_curves(
             TrainingCurves.from_log({k.removeprefix(LOG_PREFIX): v for k, v in logging.items()}, list(self.references)),
@@ -281,11 +305,25 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         """Continue from a checkpoint.
 
         Raises:
-            HyperSegNASError: the checkpoint is no super-net's, or that of another search space or other settings.
+            CheckpointError: the checkpoint is no super-net's, or that of another search space, other settings or other
+                data, or another version's whose weights have other names.
         """
-        record = SuperNetRecord.read(filename_or_checkpoint)
+        checkpoint = load_checkpoint_file(filename_or_checkpoint)
+        record = SuperNetRecord.from_checkpoint(checkpoint, filename_or_checkpoint)
         record.check_continues(self.space, self.settings)
+        configuration = self.configuration_manager.configuration
+        if changes := data_changes(checkpoint["init_args"], configuration, self.dataset_json):
+            raise CheckpointError(
+                f"{filename_or_checkpoint} was trained with other data: {'; '.join(changes)}; restore plans and "
+                "dataset.json, or train anew without --c"
+            )
         self.validation_patches = record.validation_patches
-        super().load_checkpoint(filename_or_checkpoint)
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except RuntimeError as error:  # torch lists every weight
+            raise CheckpointError(
+                f"the weights in {filename_or_checkpoint} do not fit the super-net of this version: it was written by "
+                f"{record.written_by}, this is {versions()}; use those versions, or train anew without --c"
+            ) from error
         self._prepare_logs()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -22,8 +19,9 @@ from nnunet_hypersegnas.environment import environment
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
+from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
-from nnunet_hypersegnas.space import SearchSpace, derive_seed
+from nnunet_hypersegnas.space import SearchSpace
 
 SAVE_EVERY_S = 60.0  # so much is lost at most where a fine-tuning is interrupted
 
@@ -54,37 +52,6 @@ def sgd(trainer: nnUNetTrainer, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         trainer.network.parameters(), learning_rate, weight_decay=trainer.weight_decay, momentum=0.99, nesterov=True
     )
-
-
-class SeededBatches:
-    """Batches of nnU-Net's loader, each drawn with a seed of its own.
-
-    So the n-th batch is the same one whatever was drawn before, in this process or in how many background processes.
-
-    Args:
-        loader: draws from the global random generators.
-        seed: of all batches.
-        first: number of the first batch.
-        step: from one batch to the next; of background processes each takes every n-th batch.
-    """
-
-    def __init__(self, loader: Any, seed: int, first: int = 0, step: int = 1) -> None:
-        self.loader, self.seed, self.number, self.step = loader, seed, first, step
-
-    def set_thread_id(self, thread_id: int) -> None:
-        """Called by batchgenerators in each background process, with its number."""
-        self.number += thread_id
-
-    def __iter__(self) -> Iterator[dict]:
-        return self
-
-    def __next__(self) -> dict:
-        seed = derive_seed(self.seed, "batch", self.number)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
-        self.number += self.step
-        return next(self.loader)
 
 
 class FineTuner:

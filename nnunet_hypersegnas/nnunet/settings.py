@@ -42,6 +42,7 @@ class SuperNetSettings:
         weight_decay: as nnU-Net.
         seed: seed of everything that super-net training draws itself.
         save_every: write checkpoint_latest every so many epochs (nnU-Net's 50).
+        architecture_per_rank: on several GPUs, train another sub-net on each in every step (by default, all the same).
     """
 
     layers: int = 12
@@ -58,6 +59,7 @@ class SuperNetSettings:
     weight_decay: float = 3e-5
     seed: int = 0
     save_every: int = 50
+    architecture_per_rank: bool = False
 
     def __post_init__(self) -> None:
         faults = [fault for fault in map(self._fault, fields(self)) if fault]
@@ -88,6 +90,8 @@ class SuperNetSettings:
                 needed = "a list of positive whole numbers"
             case "optimizer":
                 ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
+            case "architecture_per_rank":
+                ok, needed = isinstance(value, bool), "true or false"
             case "seed":
                 ok, needed = whole and value >= 0, "a whole number, 0 or more"
             case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every":

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError, SuperNetRecord, load_checkpoint_file
+from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
+    CheckpointError,
+    SuperNetRecord,
+    data_changes,
+    load_checkpoint_file,
+)
 from nnunet_hypersegnas.space import SearchSpace
-
-CONFIGURATION_KEYS = ("spacing", "patch_size", "data_identifier", "normalization_schemes")
-DATASET_KEYS = ("labels", "channel_names")
 
 
 def check_trained(dataset: PreprocessedDataset, path: Path) -> None:
@@ -25,16 +23,6 @@ def check_trained(dataset: PreprocessedDataset, path: Path) -> None:
             f"no super-net at {path}; train it to its end with `nnUNetv2_train {dataset.name} "
             f"{dataset.configuration_name} FOLD -tr HyperSegNASSupernetTrainer -p {dataset.plans['plans_name']}`"
         )
-
-
-def _changes_since(trained: Mapping[str, Any], dataset: PreprocessedDataset) -> list[str]:
-    """Name everything that the super-net's patches depended on and that is different now."""
-    plans = PlansManager(trained["plans"]).get_configuration(trained["configuration"]).configuration
-    now = dataset.configuration.configuration
-    compared = [(f"the plans' {key}", plans.get(key), now.get(key)) for key in CONFIGURATION_KEYS]
-    before = trained["dataset_json"]
-    compared += [(key, before.get(key), dataset.dataset_json.get(key)) for key in DATASET_KEYS]
-    return [f"{name} {then} then, {current} now" for name, then, current in compared if then != current]
 
 
 def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpace, OneShotNetwork]:
@@ -58,7 +46,7 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
             f"{path} was trained with search space {record.space.digest} ({record.space.to_json()}), but plans "
             f"{dataset.plans['plans_name']} now give another one; restore the plans or train a super-net anew"
         )
-    if changes := _changes_since(checkpoint["init_args"], dataset):
+    if changes := data_changes(checkpoint["init_args"], configuration, dataset.dataset_json):
         raise CheckpointError(
             f"{path} was trained with other data: {'; '.join(changes)}; restore plans and dataset.json, or train a "
             "super-net anew"

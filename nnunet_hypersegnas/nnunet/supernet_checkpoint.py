@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import nnunet_hypersegnas
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.space import SearchSpace
+
+CONFIGURATION_KEYS = ("spacing", "patch_size", "data_identifier", "normalization_schemes")
+DATASET_KEYS = ("labels", "channel_names")
 
 
 class CheckpointError(HyperSegNASError):
@@ -30,10 +35,12 @@ class SuperNetRecord:
     iteration: int
     annealing_lambda: float
     validation_patches: int | None = None  # on how many the reference sub-nets are scored
+    written_by: str = "this version"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "package_version": nnunet_hypersegnas.__version__,
+            "nnunetv2_version": version("nnunetv2"),
             "space": self.space.to_json(),
             "settings": self.settings.to_json(),
             "iteration": self.iteration,
@@ -61,6 +68,8 @@ class SuperNetRecord:
                 iteration=value["iteration"],
                 annealing_lambda=value["annealing_lambda"],
                 validation_patches=value.get("validation_patches"),
+                written_by=f"nnunet_hypersegnas {value['package_version']} with nnunetv2 "
+                f"{value.get('nnunetv2_version', 'unknown')}",
             )
         except (KeyError, TypeError) as error:
             writer = value.get("package_version", "unknown") if isinstance(value, dict) else "unknown"
@@ -94,6 +103,27 @@ class SuperNetRecord:
                 f"the checkpoint was trained with other settings ({difference}); restore the hypersegnas block of the "
                 "plans or train anew without --c"
             )
+
+
+def versions() -> str:
+    """Name the versions that decide whether a checkpoint can be read."""
+    return f"nnunet_hypersegnas {nnunet_hypersegnas.__version__} with nnunetv2 {version('nnunetv2')}"
+
+
+def data_changes(
+    init_args: Mapping[str, Any], configuration: Mapping[str, Any], dataset_json: Mapping[str, Any]
+) -> list[str]:
+    """Name everything that a super-net's patches depended on and that is different now.
+
+    Args:
+        init_args: nnU-Net's entry of the checkpoint: what its trainer was made with.
+        configuration: the plans' configuration now, complete.
+        dataset_json: dataset.json now.
+    """
+    plans = PlansManager(init_args["plans"]).get_configuration(init_args["configuration"]).configuration
+    compared = [(f"the plans' {key}", plans.get(key), configuration.get(key)) for key in CONFIGURATION_KEYS]
+    compared += [(key, init_args["dataset_json"].get(key), dataset_json.get(key)) for key in DATASET_KEYS]
+    return [f"{name} {then} then, {now} now" for name, then, now in compared if then != now]
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:

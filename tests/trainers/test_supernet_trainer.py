@@ -1,50 +1,21 @@
 """The super-net trainer through the real nnU-Net, on the demo's preprocessed data."""
 
-import json
+import re
 import shutil
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
-from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 import nnunet_hypersegnas.trainers as trainers
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from nnunet_hypersegnas.nnunet.settings import SettingsError
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError
 from tests.conftest import run
+from tests.trainers.conftest import BLOCK
 
 NAME = "HyperSegNASSupernetTrainer"
-BLOCK = {
-    "layers": 2,
-    "channels": [4, 6],
-    "epochs": 3,
-    "annealing_epochs": 1.5,
-    "warmup_epochs": 0.5,
-    "iterations_per_epoch": 4,
-    "save_every": 1,
-}
-
-
-@pytest.fixture
-def make_trainer(demo_environment, monkeypatch, tmp_path):
-    """Make trainers as nnUNetv2_train does, on a copy of the plans with another `hypersegnas` block."""
-    monkeypatch.setenv("nnUNet_results", str(tmp_path))
-    monkeypatch.setenv("nnUNet_extTrainer", str(external_trainer_folder()))
-    plans_file = demo_environment.preprocessed / "SupernetTrainerTest.json"
-
-    def make(block=BLOCK, name=NAME, resume=False):
-        plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
-        plans["plans_name"] = plans_file.stem
-        plans["configurations"]["3d_fullres"] |= {"hypersegnas": block, "patch_size": [16, 16, 16], "batch_size": 1}
-        plans_file.write_text(json.dumps(plans))
-        trainer = get_trainer_from_args(
-            "999", "3d_fullres", 0, name, plans_file.stem, continue_training=resume, device=torch.device("cpu")
-        )
-        maybe_load_checkpoint(trainer, resume, False, None)
-        return trainer
-
-    yield make
-    plans_file.unlink()
 
 
 def _record_steps(trainer, stop_at=None):
@@ -64,11 +35,16 @@ def _record_steps(trainer, stop_at=None):
     return steps
 
 
+def _final_checkpoint(trainer):
+    return torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=False)
+
+
 def test_a_continued_run_takes_the_same_steps(make_trainer):
     whole = make_trainer()
     expected = _record_steps(whole)
     whole.run_training()
     assert [step[0] for step in expected] == list(range(12))
+    finished = _final_checkpoint(whole)
     shutil.rmtree(whole.output_folder)
 
     interrupted = make_trainer()
@@ -82,6 +58,11 @@ def test_a_continued_run_takes_the_same_steps(make_trainer):
     assert before == expected[:10]
     assert after == expected[8:]  # the broken epoch is run again
     assert len(continued.logger.local_logger.my_fantastic_logging["hsnas_lambda"]) == 3
+    again = _final_checkpoint(continued)
+    for name, value in finished["network_weights"].items():
+        assert torch.equal(value, again["network_weights"][name]), name  # to the last bit
+    for key, state in finished["optimizer_state"]["state"].items():
+        assert torch.equal(state["momentum_buffer"], again["optimizer_state"]["state"][key]["momentum_buffer"])
 
 
 def test_the_schedule_is_followed_step_by_step(make_trainer):
@@ -165,6 +146,33 @@ def test_a_checkpoint_of_another_space_or_other_settings_is_explained(make_train
         make_trainer({**BLOCK, "channels": [4, 8]}, resume=True)
     with pytest.raises(CheckpointError, match=r"other settings \(.*seed 0 -> 3"):
         make_trainer({**BLOCK, "seed": 3}, resume=True)
+
+    block, path = {**BLOCK, "epochs": 1, "annealing_epochs": 0.5}, Path(trainer.output_folder) / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    assert checkpoint["hypersegnas"]["nnunetv2_version"] == version("nnunetv2")
+    labels = {"background": 0, "organ": 1, "lesion": 2}
+    changed = {**checkpoint["init_args"]["dataset_json"], "labels": {"background": 0, "organ": 1}}
+    torch.save({**checkpoint, "init_args": {**checkpoint["init_args"], "dataset_json": changed}}, path)
+    with pytest.raises(CheckpointError, match=re.escape(f"labels {changed['labels']} then, {labels} now")):
+        make_trainer(block, resume=True)
+    weights = {name.replace("super_net", "net"): value for name, value in checkpoint["network_weights"].items()}
+    record = {**checkpoint["hypersegnas"], "package_version": "0.0.1"}
+    torch.save({**checkpoint, "network_weights": weights, "hypersegnas": record}, path)
+    with pytest.raises(CheckpointError, match=r"do not fit .* was written by nnunet_hypersegnas 0.0.1 with nnunetv2"):
+        make_trainer(block, resume=True)
+
+
+def test_a_super_net_of_another_data_set_is_a_start(make_trainer, tmp_path):
+    """By nnU-Net's own -pretrained_weights; segmentation heads stay as they were."""
+    source = make_trainer({**BLOCK, "seed": 1})
+    source.initialize()
+    torch.save({"network_weights": source.network.state_dict()}, tmp_path / "other.pth")
+    trainer = make_trainer(pretrained=str(tmp_path / "other.pth"))
+    for name, value in trainer.network.state_dict().items():
+        if value.std() > 0:  # not a bias that starts at zero
+            assert torch.equal(value, source.network.state_dict()[name]) == (".seg_layers." not in name), name
+    with pytest.raises(AssertionError, match=r"not the same|missing in the pretrained"):
+        make_trainer({**BLOCK, "channels": [4, 8]}, pretrained=str(tmp_path / "other.pth"))
 
 
 def test_a_collapsed_man_is_warned_about(make_trainer):
