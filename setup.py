@@ -58,6 +58,7 @@ setup(
             "hsnas_env = nnunet_hypersegnas.cli.env:main",
             "hsnas_calibrate = nnunet_hypersegnas.cli.calibrate:main",
             "hsnas_cost = nnunet_hypersegnas.cli.cost:main",
+            "hsnas_space = nnunet_hypersegnas.cli.space:main",
             "hsnas_search = nnunet_hypersegnas.cli.search:main",
             "hsnas_status = nnunet_hypersegnas.cli.status:main",
             "hsnas_demo = nnunet_hypersegnas.cli.demo:main",

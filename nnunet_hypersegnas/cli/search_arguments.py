@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from nnunet_hypersegnas.cli.numbers import positive_int
 from nnunet_hypersegnas.search.settings import STRATEGIES, SearchSettings
 
 DEFAULT_PLANS_NAME = "HyperSegNASPlans"
@@ -70,7 +71,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
 def _add_amounts(group: argparse._ArgumentGroup) -> None:
     defaults = SearchSettings()
     group.add_argument(
-        "--candidates", type=_positive, default=defaults.candidates, help="for each budget [%(default)s]"
+        "--candidates", type=positive_int, default=defaults.candidates, help="for each budget [%(default)s]"
     )
     group.add_argument(
         "--strategy",
@@ -80,11 +81,11 @@ def _add_amounts(group: argparse._ArgumentGroup) -> None:
         "[%(default)s]",
     )
     group.add_argument(
-        "--finalists", type=_positive, default=defaults.finalists, help="how many are fine-tuned [%(default)s]"
+        "--finalists", type=positive_int, default=defaults.finalists, help="how many are fine-tuned [%(default)s]"
     )
     group.add_argument(
         "--finetune-iterations",
-        type=_positive,
+        type=positive_int,
         default=defaults.finetune_iterations,
         metavar="N",
         help="of a full fine-tuning [%(default)s]",
@@ -99,7 +100,7 @@ def _add_amounts(group: argparse._ArgumentGroup) -> None:
         "eight times the cost of going by rungs",
     )
     group.add_argument(
-        "--validation-cases", type=_positive, metavar="N", help="score on N of the fold's validation cases [all]"
+        "--validation-cases", type=positive_int, metavar="N", help="score on N of the fold's validation cases [all]"
     )
     group.add_argument("--seed", type=int, default=defaults.seed, help="of sampling and fine-tuning [%(default)s]")
 
@@ -132,13 +133,6 @@ def _add_workers(group: argparse._ArgumentGroup) -> None:
         "gres=gpu:1",
     )
     group.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # a worker ends when this process does
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 def _none_or_more(text: str) -> int:

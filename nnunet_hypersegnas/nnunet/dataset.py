@@ -31,8 +31,16 @@ class PreprocessedDataset:
     dataset_json: Mapping[str, Any]
 
     @classmethod
-    def find(cls, dataset: str, plans_name: str, configuration: str) -> PreprocessedDataset:
+    def find(
+        cls, dataset: str, plans_name: str, configuration: str, *, preprocessed: bool = True
+    ) -> PreprocessedDataset:
         """Find a data set by nnU-Net's name or id.
+
+        Args:
+            dataset: name or id.
+            plans_name: of its plans.
+            configuration: of these plans.
+            preprocessed: whether its cases are needed; otherwise plans and dataset.json are enough.
 
         Raises:
             DatasetError: naming what is missing or wrong, and the command that mends it.
@@ -64,7 +72,7 @@ class PreprocessedDataset:
                 f"{configuration} is a cascade's second stage, which the search does not support yet; search "
                 f"{found.configuration.previous_stage_name} or 3d_fullres"
             )
-        if not found.data_folder.is_dir() or not any(found.data_folder.iterdir()):
+        if preprocessed and (not found.data_folder.is_dir() or not any(found.data_folder.iterdir())):
             raise DatasetError(
                 f"configuration {configuration} is not preprocessed: no {found.data_folder}; {preprocess}"
             )

@@ -5,6 +5,7 @@ Pure Python and NumPy: no torch, so that anything can reason about architectures
 
 from nnunet_hypersegnas.space.architecture import OFF, Architecture, ArchitectureError, Operation, feasible_edges
 from nnunet_hypersegnas.space.code_arrays import canonical, cross_over, mutate, sample_codes, to_architectures, to_codes
+from nnunet_hypersegnas.space.counting import count_architectures
 from nnunet_hypersegnas.space.dints import architecture_from_dints
 from nnunet_hypersegnas.space.encoding import encode
 from nnunet_hypersegnas.space.reference import largest, reference_architectures, skip_path, smallest, u_net
@@ -22,6 +23,7 @@ __all__ = [
     "SearchSpaceError",
     "architecture_from_dints",
     "canonical",
+    "count_architectures",
     "cross_over",
     "derive_seed",
     "encode",

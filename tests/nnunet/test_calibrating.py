@@ -115,7 +115,7 @@ def test_the_command_on_this_machine_and_a_search_that_uses_it(dataset, capsys):
     assert main(COMMAND) == 1
     assert "there is a calibration already" in capsys.readouterr().err
 
-    assert search_main([*SEARCH, "--run", "timed", "--max-latency", "10s"]) == 0
+    assert search_main([*SEARCH, "--run", "calibrated", "--max-latency", "10s"]) == 0
     printed = capsys.readouterr().out
     assert f"calibrated by {path}" in printed
     assert "predicted latency" in printed and "measured latency" in printed
@@ -126,7 +126,7 @@ def test_the_command_on_this_machine_and_a_search_that_uses_it(dataset, capsys):
     assert search_main([*SEARCH, "--max-latency", "10s"]) == 1
     error = capsys.readouterr().err
     assert "is stale: torch 1.0 then" in error and "hsnas_calibrate --overwrite" in error
-    assert search_main([*SEARCH, "--run", "counted", "--max-params", "1G"]) == 0  # which needs no calibration
+    assert search_main([*SEARCH, "--run", "uncalibrated", "--max-params", "1G"]) == 0  # which needs no calibration
     assert "predicted latency" not in capsys.readouterr().out
 
 

@@ -27,7 +27,7 @@ def search(demo_environment, capsys):
         before = files()
         sizes = ["--candidates", "2", "--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
         words = [dataset, configuration, fold, "--memory", memory, "-p", plans, "--device", "cpu", *sizes]
-        words += ["--run", "refused", *arguments]  # a name that no other test takes
+        words += ["--run", "in_error", *arguments]  # a name that no other test takes
         assert main(words) == 1
         captured = capsys.readouterr()
         (line,) = [line for line in captured.err.splitlines() if line.startswith("hsnas_search: error:")]

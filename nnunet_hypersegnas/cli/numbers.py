@@ -1,0 +1,17 @@
+"""Types of arguments that are numbers."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive_int(text: str) -> int:
+    """Return a whole number above 0.
+
+    Raises:
+        ArgumentTypeError, ValueError: it is none; argparse says so.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
