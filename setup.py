@@ -30,7 +30,11 @@ setup(
     packages=packages,
     package_dir=package_dir,
     # nnunet_ext is no package: nnU-Net puts the folder on sys.path and imports the module in it by its file name.
-    package_data={PACKAGE: ["py.typed"], f"{PACKAGE}.trainers": ["nnunet_ext/*.py"]},
+    package_data={
+        PACKAGE: ["py.typed"],
+        f"{PACKAGE}.space": ["named/*.json"],
+        f"{PACKAGE}.trainers": ["nnunet_ext/*.py"],
+    },
     install_requires=[
         "nnunetv2>=2.8,<2.9",
         "torch>=2.1.2",
@@ -60,6 +64,7 @@ setup(
             "hsnas_cost = nnunet_hypersegnas.cli.cost:main",
             "hsnas_space = nnunet_hypersegnas.cli.space:main",
             "hsnas_search = nnunet_hypersegnas.cli.search:main",
+            "hsnas_transfer = nnunet_hypersegnas.cli.transfer:main",
             "hsnas_status = nnunet_hypersegnas.cli.status:main",
             "hsnas_demo = nnunet_hypersegnas.cli.demo:main",
         ]

@@ -19,11 +19,11 @@ from torch import nn
 from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.cost.tracing import count_multiply_adds, trace_training_step
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.architecture_files import architecture_in
 from nnunet_hypersegnas.nnunet.dataset import is_plans, preprocessed_folder, read_json, read_plans
 from nnunet_hypersegnas.nnunet.plans import searched_plans
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.space import Architecture
 
 
 class NetworkError(HyperSegNASError):
@@ -110,7 +110,7 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
         plans_name: the data set's plans in whose search space an architecture stands.
 
     Raises:
-        NetworkError, DatasetError: what is missing, or what the file holds instead.
+        NetworkError, ArchitectureFileError, DatasetError: what is missing, or what the file holds instead.
     """
     folder = preprocessed_folder(dataset) if dataset else None
     path = Path(name)
@@ -136,13 +136,7 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
         raise NetworkError(
             f"{path} holds no plans; for an architecture give its data set with -d, and its plans with -p"
         )
-    match content:
-        case {"codes": _}:
-            architecture = Architecture.from_json(content)
-        case {"winner": {"architecture": winner}}:
-            architecture = Architecture.from_json(winner)
-        case _:
-            raise NetworkError(f"{path} holds no plans, no architecture ('codes') and no record of a search ('winner')")
+    architecture = architecture_in(content, path)
     space_plans = PlannedNetwork(
         name=plans_name,
         plans=read_plans(folder, plans_name),

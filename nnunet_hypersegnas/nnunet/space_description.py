@@ -105,7 +105,8 @@ def changed_settings(
     """
     settings = SuperNetSettings.from_configuration(dataset.configuration.configuration)
     if scales is not None and channels is None:
-        settings = replace(settings, channels=None, scales=scales)  # channels of the plans are for as many as they have
+        kept = settings.channels if settings.channels is not None and len(settings.channels) == scales else None
+        settings = replace(settings, channels=kept, scales=scales)
     if channels is not None:
         settings = replace(settings, channels=tuple(channels), scales=scales)
     return settings if layers is None else replace(settings, layers=layers)

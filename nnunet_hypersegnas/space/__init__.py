@@ -8,7 +8,16 @@ from nnunet_hypersegnas.space.code_arrays import canonical, cross_over, mutate, 
 from nnunet_hypersegnas.space.counting import count_architectures
 from nnunet_hypersegnas.space.dints import architecture_from_dints
 from nnunet_hypersegnas.space.encoding import encode
-from nnunet_hypersegnas.space.reference import largest, reference_architectures, skip_path, smallest, u_net
+from nnunet_hypersegnas.space.folding import fold_scales
+from nnunet_hypersegnas.space.named import named_architecture, names_of_architectures
+from nnunet_hypersegnas.space.reference import (
+    largest,
+    reference_architectures,
+    skip_path,
+    smallest,
+    u_net,
+    u_net_parallel_skips,
+)
 from nnunet_hypersegnas.space.sampling import sample, sample_all_edges
 from nnunet_hypersegnas.space.search_space import Edge, SearchSpace, SearchSpaceError
 from nnunet_hypersegnas.space.seeding import derive_seed, rng_for
@@ -28,8 +37,11 @@ __all__ = [
     "derive_seed",
     "encode",
     "feasible_edges",
+    "fold_scales",
     "largest",
     "mutate",
+    "named_architecture",
+    "names_of_architectures",
     "reference_architectures",
     "rng_for",
     "sample",
@@ -40,4 +52,5 @@ __all__ = [
     "to_architectures",
     "to_codes",
     "u_net",
+    "u_net_parallel_skips",
 ]

@@ -46,6 +46,19 @@ def u_net(space: SearchSpace) -> Architecture:
     return Architecture(tuple(map(tuple, rows)))
 
 
+def u_net_parallel_skips(space: SearchSpace) -> Architecture:
+    """The U-Net with a skip connection on every other edge that keeps its scale.
+
+    The paper found such parallel skips to cost little and to help consistently (section 4.2).
+    """
+    rows = [list(row) for row in u_net(space).codes]
+    for row in rows:
+        for column, edge in enumerate(space.edges):
+            if edge.source == edge.target and row[column] == OFF:
+                row[column] = int(Operation.SKIP)
+    return Architecture(tuple(map(tuple, rows)))
+
+
 def _u_path(layers: int, depth: int) -> list[int]:
     """Return the scale before the first and after each layer; layers to spare stay at a scale, the coarsest first."""
     levels = [*range(depth + 1), *range(depth - 1, -1, -1)]

@@ -1,0 +1,92 @@
+"""Architectures from files: written by hand, by a search, or inside plans; and those that come with this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.dataset import is_plans, read_json
+from nnunet_hypersegnas.nnunet.plans import NETWORK_CLASS
+from nnunet_hypersegnas.space import Architecture, SearchSpace, named_architecture, names_of_architectures
+
+
+class ArchitectureFileError(HyperSegNASError):
+    """A file or a name that stands for no architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundArchitecture:
+    """An architecture that a user names.
+
+    Attributes:
+        name: for people and for files.
+        architecture: the architecture.
+        space: its search space, where the file tells.
+    """
+
+    name: str
+    architecture: Architecture
+    space: SearchSpace | None = None
+
+
+def find_architecture(name: str, configuration: str | None = None) -> FoundArchitecture:
+    """Find what a user means by an architecture.
+
+    Args:
+        name: of one that comes with this package, or path of a JSON file: an architecture, a search's record, whose
+            winner counts, or plans of a searched network.
+        configuration: of plans; may be left out where only one has a searched network.
+
+    Raises:
+        ArchitectureFileError, DatasetError: what is missing, or what the file holds instead.
+    """
+    if name in names_of_architectures():
+        return FoundArchitecture(name=name, architecture=named_architecture(name))
+    path = Path(name)
+    if not path.suffix:
+        raise ArchitectureFileError(
+            f"no architecture {name!r}; give the path of a JSON file, or one of {', '.join(names_of_architectures())}"
+        )
+    content = read_json(path)
+    if is_plans(content):
+        return _of_plans(content, path, configuration)
+    return FoundArchitecture(name=path.stem, architecture=architecture_in(content, path))
+
+
+def architecture_in(content: Mapping[str, Any], path: Path) -> Architecture:
+    """Return the architecture that a JSON file of ours holds.
+
+    Raises:
+        ArchitectureFileError: it holds none.
+        ArchitectureError: what it holds is no architecture.
+    """
+    match content:
+        case {"codes": _}:
+            return Architecture.from_json(content)
+        case {"winner": {"architecture": winner}}:
+            return Architecture.from_json(winner)
+    raise ArchitectureFileError(
+        f"{path} holds no plans, no architecture ('codes') and no record of a search ('winner')"
+    )
+
+
+def _of_plans(plans: Mapping[str, Any], path: Path, configuration: str | None) -> FoundArchitecture:
+    searched = {
+        name: value["architecture"]["arch_kwargs"]
+        for name, value in plans["configurations"].items()
+        if value.get("architecture", {}).get("network_class_name") == NETWORK_CLASS
+    }
+    wanted = [name for name in searched if configuration in (None, name)]
+    if len(wanted) != 1:
+        has = f"configurations with searched networks: {', '.join(searched) or 'none'}"
+        asked = f", asked for is {configuration}" if configuration else ""
+        raise ArchitectureFileError(f"{path} has {has}{asked}; choose one with -c")
+    kwargs = searched[wanted[0]]
+    return FoundArchitecture(
+        name=path.stem,
+        architecture=Architecture.from_json(kwargs["architecture"]),
+        space=SearchSpace.from_json(kwargs["space"]),
+    )
