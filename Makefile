@@ -9,13 +9,23 @@ export nnUNet_def_n_proc ?= 2
 export nnUNet_n_proc_DA ?= 0
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types wheel-check clean
+.PHONY: demo test test-latest lint types wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/hsnas_demo $(DEMO_ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# With the newest versions that setup.py allows, in an environment of its own, made anew.
+test-latest:
+	rm -rf .venv-latest
+	$(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/python -m pip install --quiet --upgrade pip
+	.venv-latest/bin/python -m pip install --quiet --upgrade --editable ".[test]" $(PIP_ARGS)
+	.venv-latest/bin/python tools/repair_torchvision.py
+	.venv-latest/bin/python -m pip list --format=freeze | grep -iE '^(nnunetv2|torch|optuna|numpy|batchgenerators)'
+	.venv-latest/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check $(SOURCES)
@@ -42,4 +52,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-latest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
