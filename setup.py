@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 PACKAGE = "nnunet_hypersegnas"
 OUTER = ("trainers", "architectures")
 
@@ -54,7 +55,8 @@ setup(
     extras_require={
         "postgres": ["psycopg[binary]>=3.1"],
         "slurm": ["submitit>=1.5"],
-        "test": ["pytest>=8", "pytest-timeout", "setuptools>=77", "psycopg[binary]>=3.1", "submitit>=1.5"],
+        "onnx": ONNX,
+        "test": ["pytest>=8", "pytest-timeout", "setuptools>=77", "psycopg[binary]>=3.1", "submitit>=1.5", *ONNX],
         "dev": ["ruff", "mypy", "build"],
     },
     entry_points={
@@ -65,6 +67,7 @@ setup(
             "hsnas_space = nnunet_hypersegnas.cli.space:main",
             "hsnas_search = nnunet_hypersegnas.cli.search:main",
             "hsnas_transfer = nnunet_hypersegnas.cli.transfer:main",
+            "hsnas_export = nnunet_hypersegnas.cli.export:main",
             "hsnas_status = nnunet_hypersegnas.cli.status:main",
             "hsnas_demo = nnunet_hypersegnas.cli.demo:main",
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 from nnunetv2.run import run_training
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -24,6 +25,9 @@ OUR_TRAINERS = (SpaceTrainer, HyperSegNASSupernetTrainer)
 
 # What is imported, with the parameters that we give, in this order where they are positional.
 FUNCTIONS = {
+    "nnunetv2.inference.predict_from_raw_data.nnUNetPredictor": [
+        *("tile_step_size", "use_mirroring", "perform_everything_on_device", "device", "allow_tqdm")
+    ],
     "nnunetv2.inference.sliding_window_prediction.compute_gaussian": [
         *("tile_size", "sigma_scale", "value_scaling_factor", "dtype", "device")
     ],
@@ -79,13 +83,17 @@ TRAINER_ATTRIBUTES = [
     *("lr_scheduler", "network", "num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"),
     *("optimizer", "output_folder", "plans_manager", "print_to_log_file", "save_every", "weight_decay"),
 ]
+PREDICTOR_METHODS = {
+    "initialize_from_trained_model_folder": ["model_training_output_dir", "use_folds", "checkpoint_name"],
+    "predict_sliding_window_return_logits": ["input_image"],
+}
 CONFIGURATION_ATTRIBUTES = [
     *("batch_size", "configuration", "data_identifier", "network_arch_class_name", "network_arch_init_kwargs"),
     *("network_arch_init_kwargs_req_import", "patch_size", "previous_stage_name", "spacing"),
 ]
 LABEL_ATTRIBUTES = [
-    *("foreground_labels", "foreground_regions", "has_ignore_label", "has_regions", "ignore_label"),
-    "num_segmentation_heads",
+    *("convert_logits_to_segmentation", "foreground_labels", "foreground_regions", "has_ignore_label", "has_regions"),
+    *("ignore_label", "num_segmentation_heads"),
 ]
 CHECKPOINT_KEYS = {"network_weights", "optimizer_state", "grad_scaler_state", "logging", "current_epoch", "init_args"}
 
@@ -99,6 +107,12 @@ def found(path):
 def test_what_is_called(path):
     parameters = list(inspect.signature(found(path)).parameters)
     assert parameters[: len(FUNCTIONS[path])] == FUNCTIONS[path] or set(FUNCTIONS[path]) <= set(parameters)
+
+
+@pytest.mark.parametrize("name", PREDICTOR_METHODS)
+def test_the_predictor(name):
+    parameters = list(inspect.signature(getattr(nnUNetPredictor, name)).parameters)
+    assert parameters == ["self", *PREDICTOR_METHODS[name]]
 
 
 @pytest.mark.parametrize("path", VARIABLES)

@@ -1,0 +1,291 @@
+"""A trained network for programs that have no nnU-Net: as ONNX and as torch.export program, checked against nnU-Net."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import Tensor, nn
+
+from nnunet_hypersegnas.architectures import OneShotNetwork
+from nnunet_hypersegnas.atomic import write_json, written_atomically
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+
+INPUT, OUTPUT = "image", "logits"
+MOST_DIFFERENCE = 0.01  # of a logit; fp32 runtimes differ by a thousandth of that
+STEP = 0.5  # of a patch, from one to the next, as nnUNetv2_predict has it
+
+
+class ExportError(HyperSegNASError):
+    """A network that cannot be exported, or a format that cannot be written here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How an exported network differs from nnU-Net's own on a case, both run by nnU-Net's predictor on the CPU.
+
+    Attributes:
+        case: which one.
+        patches: on how many patches.
+        max_abs_difference: of the logits of a patch, the largest one.
+        voxels: of the case.
+        voxels_with_another_label: after blending, of all of them.
+    """
+
+    case: str
+    patches: int
+    max_abs_difference: float
+    voxels: int
+    voxels_with_another_label: int
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A fold of a finished nnU-Net training, on the CPU, with nnU-Net's predictor around it."""
+
+    dataset: PreprocessedDataset
+    trainer: str
+    fold: int
+    predictor: nnUNetPredictor
+
+    @classmethod
+    def load(cls, dataset: PreprocessedDataset, trainer: str, fold: int, checkpoint: str) -> TrainedNetwork:
+        """Load what `nnUNetv2_predict` would.
+
+        Raises:
+            ExportError: there is no such training, its trainer is not found, or it is a super-net.
+        """
+        folder = dataset.trained_folder(trainer, fold)
+        if not (folder / checkpoint).exists():
+            raise ExportError(
+                f"no {folder / checkpoint}; train it first with `nnUNetv2_train {dataset.name} "
+                f"{dataset.configuration_name} {fold} -tr {trainer} -p {dataset.plans['plans_name']}`"
+            )
+        with redirect_stdout(io.StringIO()):
+            predictor = nnUNetPredictor(
+                tile_step_size=STEP,
+                use_mirroring=False,
+                perform_everything_on_device=False,
+                device=torch.device("cpu"),
+                allow_tqdm=False,
+            )
+            try:
+                predictor.initialize_from_trained_model_folder(str(folder.parent), (fold,), checkpoint)
+            except (RuntimeError, AttributeError, TypeError) as error:
+                raise ExportError(f"nnU-Net cannot load {folder / checkpoint}: {error}") from error
+        if isinstance(predictor.network, OneShotNetwork):
+            raise ExportError(f"{trainer} trains a super-net; search it and train what is found, then export that")
+        predictor.network.eval()
+        return cls(dataset, trainer, fold, predictor)
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"{self.dataset.plans['plans_name']}_{self.dataset.configuration_name}_fold{self.fold}"
+
+    @property
+    def network(self) -> nn.Module:
+        return self.predictor.network
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """Channels and spatial axes of a patch."""
+        return (self.dataset.input_channels, *self.dataset.configuration.patch_size)
+
+    def compare(self, exported: Callable[[Tensor], Tensor], case: str) -> Parity:
+        """Predict a preprocessed case with nnU-Net, and again with an exported network in the place of its own.
+
+        Raises:
+            ExportError: there is no such case.
+        """
+        cases = self.dataset.cases()
+        if case not in cases.identifiers:
+            raise ExportError(f"no preprocessed case {case!r} in {self.dataset.data_folder}; name another with --case")
+        image = torch.from_numpy(np.asarray(cases.load_case(case)[0][:]))
+        labels = [self._predict(image, self.network)]
+        both = _SideBySide(self.network, exported)
+        labels.append(self._predict(image, both))
+        return Parity(
+            case=case,
+            patches=both.patches,
+            max_abs_difference=both.max_abs_difference,
+            voxels=labels[0].numel(),
+            voxels_with_another_label=int((labels[0] != labels[1]).sum()),
+        )
+
+    def _predict(self, image: Tensor, network: nn.Module) -> Tensor:
+        own = self.predictor.network
+        try:
+            self.predictor.network = network
+            logits = self.predictor.predict_sliding_window_return_logits(image)
+        finally:
+            self.predictor.network = own
+        return torch.as_tensor(self.predictor.label_manager.convert_logits_to_segmentation(logits))
+
+
+class _SideBySide(nn.Module):
+    """Gives what an exported network gives, and notes how far that is from what the original gives."""
+
+    def __init__(self, original: nn.Module, exported: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._functions = original, exported  # no sub-modules: an exported program has no eval()
+        self.patches, self.max_abs_difference = 0, 0.0
+
+    def forward(self, image: Tensor) -> Tensor:
+        expected, found = (function(image) for function in self._functions)
+        self.patches += len(image)
+        self.max_abs_difference = max(self.max_abs_difference, float((expected - found).abs().max()))
+        return found
+
+
+# -- formats: each writes a file, and gives back a function that runs what is in it ----------------------------------
+
+
+def _write_program(program: torch.export.ExportedProgram, path: Path) -> Callable[[Tensor], Tensor]:
+    with written_atomically(path) as temporary:
+        renamed = temporary.with_suffix(".pt2")  # torch insists on the suffix
+        torch.export.save(program, renamed)
+        renamed.rename(temporary)
+    return torch.export.load(path).module()
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[[Tensor], Tensor]:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it, and says so less clearly)
+    except ImportError as error:
+        raise ExportError(
+            "ONNX needs more packages: pip install 'nnunet_hypersegnas[onnx]'; or choose --formats program"
+        ) from error
+    converted = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
+    with written_atomically(path) as temporary:
+        converted.save(str(temporary))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run([OUTPUT], {INPUT: image.numpy()})[0])
+
+
+FORMATS: Mapping[str, tuple[str, Callable[[torch.export.ExportedProgram, Path], Callable[[Tensor], Tensor]]]] = {
+    "onnx": (".onnx", _write_onnx),
+    "program": (".pt2", _write_program),
+}
+
+
+def export(trained: TrainedNetwork, folder: Path, formats: Sequence[str], case: str) -> tuple[Path, dict[str, Parity]]:
+    """Write a network in each format, and a JSON file that says how to use it.
+
+    Args:
+        trained: the network.
+        folder: for the files; made if need be.
+        formats: of `FORMATS`.
+        case: preprocessed case that each exported file is checked on.
+
+    Returns:
+        Path of the JSON file, and how each format differs from nnU-Net.
+
+    Raises:
+        ExportError: a file is there already, the case is not, or a format cannot be written or gives something else.
+    """
+    paths = {name: folder / f"{trained.name}{FORMATS[name][0]}" for name in formats}
+    description = folder / f"{trained.name}.json"
+    if taken := [str(path) for path in (*paths.values(), description) if path.exists()]:
+        raise ExportError(f"{', '.join(taken)} exist already; choose another folder with -o, or remove them")
+    if case not in trained.dataset.cases().identifiers:
+        raise ExportError(f"no preprocessed case {case!r} in {trained.dataset.data_folder}; name another with --case")
+    folder.mkdir(parents=True, exist_ok=True)
+    example = torch.zeros(2, *trained.patch_shape)
+    with _quietly():
+        program = torch.export.export(trained.network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        found = {name: _checked(trained, FORMATS[name][1](program, path), path, case) for name, path in paths.items()}
+    files = {
+        name: {
+            "file": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "max_abs_difference_of_logits": found[name].max_abs_difference,
+            "voxels_with_another_label": found[name].voxels_with_another_label,
+            "voxels": found[name].voxels,
+            "checked_on_case": case,
+        }
+        for name, path in paths.items()
+    }
+    write_json(description, {**describe(trained), "files": files})
+    return description, found
+
+
+def _checked(trained: TrainedNetwork, exported: Callable[[Tensor], Tensor], path: Path, case: str) -> Parity:
+    parity = trained.compare(exported, case)
+    if not parity.max_abs_difference <= MOST_DIFFERENCE:
+        path.unlink()
+        raise ExportError(
+            f"{path.name} gives other logits than nnU-Net on {case}, by up to {parity.max_abs_difference:.3g}, so it "
+            "was removed; please report this network and the versions of torch and onnxruntime"
+        )
+    return parity
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep torch's own progress and deprecations, which a user can do nothing about, off the screen."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.getLogger("torch.onnx").setLevel(level)
+
+
+def describe(trained: TrainedNetwork) -> dict[str, Any]:
+    """Return what a program needs to know to feed the network and to read what it gives."""
+    dataset, configuration = trained.dataset, trained.dataset.configuration
+    plans, manager = dataset.plans, dataset.label_manager
+    channels = dataset.dataset_json["channel_names"]
+    schemes, masks = configuration.normalization_schemes, configuration.use_mask_for_norm
+    intensities = plans["foreground_intensity_properties_per_channel"]
+    return {
+        "dataset": dataset.name,
+        "configuration": dataset.configuration_name,
+        "plans": plans["plans_name"],
+        "trainer": trained.trainer,
+        "fold": trained.fold,
+        "network": type(trained.network).__name__,
+        "versions": {name: version(name) for name in ("nnunet_hypersegnas", "nnunetv2", "torch")},
+        "input": {"name": INPUT, "shape": ["batch", *trained.patch_shape], "dtype": "float32"},
+        "output": {
+            "name": OUTPUT,
+            "shape": ["batch", manager.num_segmentation_heads, *configuration.patch_size],
+            "dtype": "float32",
+            "then": "sigmoid of each channel, a region each" if manager.has_regions else "softmax over the channels",
+        },
+        "axes_of_the_image_file": list(plans["transpose_forward"]),
+        "spacing_mm": list(configuration.spacing),
+        "patch_size": list(configuration.patch_size),
+        "channels": [
+            {
+                "name": channels[str(i)],
+                "normalization": scheme,
+                "inside_nonzero_only": mask,
+                "intensities_of_the_foreground": intensities.get(str(i)),
+            }
+            for i, (scheme, mask) in enumerate(zip(schemes, masks, strict=True))
+        ],
+        "labels": dataset.dataset_json["labels"],
+        "regions_class_order": dataset.dataset_json.get("regions_class_order"),
+        "sliding_window": {
+            "step_of_a_patch": STEP,
+            "blending": "Gaussian, standard deviation an eighth of the patch",
+            "mirroring_axes": list(trained.predictor.allowed_mirroring_axes or ()),
+        },
+    }

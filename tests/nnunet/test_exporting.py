@@ -1,0 +1,95 @@
+"""Exported networks against nnU-Net's, on the networks that the demo trained."""
+
+import hashlib
+import json
+import sys
+
+import pytest
+import torch
+
+from nnunet_hypersegnas.cli import export as command
+from nnunet_hypersegnas.nnunet import exporting
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
+from nnunet_hypersegnas.nnunet.exporting import TrainedNetwork
+
+
+@pytest.fixture
+def words(demo_environment):
+    summary = demo_environment.summary
+    plans, trainer = summary["networks"][-1]["plans"], summary["settings"]["final_trainer"]
+    return ["-d", "999", "-c", "3d_fullres", "-p", plans, "-tr", trainer]
+
+
+def test_both_formats_give_what_nnunet_gives(words, tmp_path, capsys):
+    assert command.main([*words, "-o", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    name = f"{words[5]}_3d_fullres_fold0"
+    about = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+    assert set(about["files"]) == set(command.FORMATS) == set(exporting.FORMATS)
+    trained = TrainedNetwork.load(
+        PreprocessedDataset.find("999", words[5], "3d_fullres"), words[7], 0, "checkpoint_final.pth"
+    )
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+    program = torch.export.load(tmp_path / "out" / f"{name}.pt2").module()
+    for batch in (1, 3):  # of any size
+        image = torch.randn(batch, *about["input"]["shape"][1:])
+        with torch.no_grad():
+            expected = trained.network(image)
+            assert list(expected.shape[1:]) == about["output"]["shape"][1:]
+            torch.testing.assert_close(program(image), expected)
+        (found,) = session.run(["logits"], {"image": image.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4)
+    for file in about["files"].values():
+        content = (tmp_path / "out" / file["file"]).read_bytes()
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        assert file["max_abs_difference_of_logits"] < 1e-3 and file["voxels"] > 30_000
+        assert f"{file['voxels_with_another_label']} of {file['voxels']:,}" in printed
+    assert about["labels"] == {"background": 0, "organ": 1, "lesion": 2} and about["patch_size"] == [32, 32, 32]
+    assert about["channels"][0]["normalization"] == "ZScoreNormalization" and len(about["spacing_mm"]) == 3
+
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert len(before) == 3
+    assert command.main([*words, "-o", str(tmp_path / "out")]) == 1
+    assert "exist already; choose another folder with -o" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_file_that_gives_something_else_is_not_left_behind(words, tmp_path, capsys, monkeypatch):
+    def write(program, path):
+        path.write_text("wrong")
+        return lambda image: program.module()(image) + 0.5
+
+    monkeypatch.setattr(exporting, "FORMATS", {"program": (".pt2", write)})
+    assert command.main([*words, "-o", str(tmp_path), "--formats", "program"]) == 1
+    assert "gives other logits than nnU-Net" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["-f", "3"], "fold_3/checkpoint_final.pth; train it first with `nnUNetv2_train Dataset999_Synthetic"),
+        (["-chk", "checkpoint_gone.pth"], "checkpoint_gone.pth; train it first"),
+        (["--case", "nobody"], "no preprocessed case 'nobody'"),
+        (
+            ["-p", "HyperSegNASDemoSupernet", "-tr", "HyperSegNASSupernetTrainer"],
+            "HyperSegNASSupernetTrainer trains a super-net; search it",
+        ),
+    ],
+)
+def test_bad_input(words, tmp_path, capsys, monkeypatch, more, message):
+    monkeypatch.setenv("nnUNet_extTrainer", str(external_trainer_folder()))
+    assert command.main([*words, "-o", str(tmp_path / "out"), *more]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_onnx_the_other_format_is_left(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert command.main([*words, "-o", str(tmp_path), "--formats", "onnx"]) == 1
+    assert "pip install 'nnunet_hypersegnas[onnx]'; or choose --formats program" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert command.main([*words, "-o", str(tmp_path), "--formats", "program"]) == 0
