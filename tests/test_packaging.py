@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nnunet_hypersegnas
+from nnunet_hypersegnas.space import names_of_architectures
 
 ROOT = Path(__file__).parents[1]
 INSTALLED_AS = {
@@ -43,7 +44,8 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*.py")
     }
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert files == expected | {"nnunet_hypersegnas/py.typed"}
+    named = {f"nnunet_hypersegnas/space/named/{name}.json" for name in names_of_architectures()}
+    assert named and files == expected | named | {"nnunet_hypersegnas/py.typed"}
     assert "nnunet_hypersegnas/trainers/nnunet_ext/hypersegnas_trainers.py" in files
 
 
@@ -59,7 +61,7 @@ def test_wheel_names_version_license_commands_and_dependencies(wheel: Path) -> N
     commands.read_string(archive.read(f"{info}/entry_points.txt").decode())
     assert dict(commands["console_scripts"]) == {
         f"hsnas_{name}": f"nnunet_hypersegnas.cli.{name}:main"
-        for name in ("calibrate", "cost", "demo", "env", "search", "status")
+        for name in ("calibrate", "cost", "demo", "env", "export", "search", "space", "status", "transfer")
     }
 
 
