@@ -14,6 +14,7 @@ from torch import nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_spread
 from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
@@ -66,6 +67,11 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's own signature, checked by name)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_cascaded:
+            raise HyperSegNASError(
+                f"{configuration} is a cascade's second stage, for which super-nets cannot be trained yet; train one "
+                f"for {self.configuration_manager.previous_stage_name} or 3d_fullres"
+            )
         settings = SuperNetSettings.from_configuration(self.configuration_manager.configuration)
         self.settings = settings if self.total_epochs is None else settings.shortened(self.total_epochs)
         self.schedule = Schedule.from_settings(self.settings)

@@ -26,7 +26,7 @@ def make_trainer(demo_environment, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_extTrainer", str(external_trainer_folder()))
     plans_file = demo_environment.preprocessed / "SupernetTrainerTest.json"
 
-    def make(block=BLOCK, name="HyperSegNASSupernetTrainer", resume=False, batch_size=1, pretrained=None):
+    def make(block=BLOCK, name="HyperSegNASSupernetTrainer", resume=False, batch_size=1, pretrained=None, **more):
         plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
         plans["plans_name"] = plans_file.stem
         plans["configurations"]["3d_fullres"] |= {

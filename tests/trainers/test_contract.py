@@ -79,9 +79,10 @@ HOOKS = {
 }
 TRAINER_ATTRIBUTES = [
     *("batch_size", "configuration_manager", "current_epoch", "dataset_json", "device", "disable_checkpointing"),
-    *("enable_deep_supervision", "grad_scaler", "initial_lr", "is_ddp", "local_rank", "log_file", "logger", "loss"),
-    *("lr_scheduler", "network", "num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"),
-    *("optimizer", "output_folder", "plans_manager", "print_to_log_file", "save_every", "weight_decay"),
+    *("enable_deep_supervision", "grad_scaler", "initial_lr", "is_cascaded", "is_ddp", "local_rank", "log_file"),
+    *("logger", "loss", "lr_scheduler", "network", "num_epochs", "num_iterations_per_epoch"),
+    *("num_val_iterations_per_epoch", "optimizer", "output_folder", "plans_manager", "print_to_log_file"),
+    *("save_every", "weight_decay"),
 ]
 PREDICTOR_METHODS = {
     "initialize_from_trained_model_folder": ["model_training_output_dir", "use_folds", "checkpoint_name"],

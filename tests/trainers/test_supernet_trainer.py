@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import nnunet_hypersegnas.trainers as trainers
+from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from nnunet_hypersegnas.nnunet.settings import SettingsError
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError
@@ -173,6 +174,11 @@ def test_a_super_net_of_another_data_set_is_a_start(make_trainer, tmp_path):
             assert torch.equal(value, source.network.state_dict()[name]) == (".seg_layers." not in name), name
     with pytest.raises(AssertionError, match=r"not the same|missing in the pretrained"):
         make_trainer({**BLOCK, "channels": [4, 8]}, pretrained=str(tmp_path / "other.pth"))
+
+
+def test_a_cascades_second_stage_is_refused(make_trainer):
+    with pytest.raises(HyperSegNASError, match=r"second stage, .* cannot be trained yet; train one for"):
+        make_trainer(previous_stage="3d_fullres")
 
 
 def test_a_collapsed_man_is_warned_about(make_trainer):
