@@ -33,6 +33,7 @@ def make_trainer(demo_environment, monkeypatch, tmp_path):
             "hypersegnas": block,
             "patch_size": [16, 16, 16],
             "batch_size": batch_size,
+            **more,
         }
         plans_file.write_text(json.dumps(plans))
         trainer = get_trainer_from_args(
