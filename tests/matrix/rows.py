@@ -24,6 +24,7 @@ class Row:
         shape: voxels, z first, of the cases.
         spacing_mm: z first.
         configuration: of the plans.
+        also_preprocessed: other configurations whose cases nnU-Net needs.
         channels: of the images.
         labels: as in dataset.json.
         planner: flags for nnUNetv2_plan_and_preprocess.
@@ -35,6 +36,7 @@ class Row:
     shape: Sequence[int] = (40, 40, 40)
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
     configuration: str = "3d_fullres"
+    also_preprocessed: Sequence[str] = ()
     channels: int = 1
     labels: Mapping[str, int | list[int]] = field(default_factory=lambda: dict(PLAIN_LABELS))
     planner: Sequence[str] = ()
@@ -105,7 +107,12 @@ ROWS = {
     "isotropic": Row(),
     "anisotropic": Row(**ANISOTROPIC),
     "2d": Row(**FLAT),
-    "3d_lowres": Row(shape=(96, 96, 96), configuration="3d_lowres", planner=("-gpu_memory_target", "0.25")),
+    "3d_lowres": Row(
+        shape=(96, 96, 96),
+        configuration="3d_lowres",
+        also_preprocessed=("3d_fullres",),  # for the cascade's second stage; nnU-Net waits forever without
+        planner=("-gpu_memory_target", "0.25"),
+    ),
     "four channels": Row(channels=4),
     "regions": Row(labels=REGIONS),
     "ignore label": Row(labels=WITH_IGNORE),

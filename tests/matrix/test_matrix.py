@@ -75,7 +75,7 @@ def test_from_images_to_predictions(row, loop):
     row.write(loop.raw)
     configuration = row.configuration
     plan = ("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-np", "2", *row.planner)
-    loop.do(*plan, "-c", configuration, nnUNet_n_proc_DA="1")
+    loop.do(*plan, "-c", configuration, *row.also_preprocessed, nnUNet_n_proc_DA="1")
 
     channels = [str(4 + 2 * i) for i in range(len(row.strides))]
     space = ("hsnas_space", DATASET, configuration, "-p", row.plans, "--layers", "3", "--channels", *channels)
