@@ -12,7 +12,6 @@ from nnunet_hypersegnas.search.measurement_log import LogError, MeasurementLog
 from nnunet_hypersegnas.search.progress import Progress, ProgressBar
 from nnunet_hypersegnas.search.rungs import Rung, Way, rungs_of
 from nnunet_hypersegnas.search.score import Score
-from nnunet_hypersegnas.search.settings import STRATEGIES, SearchSettings
 from nnunet_hypersegnas.search.storage import (
     StorageError,
     is_sqlite,
@@ -23,9 +22,9 @@ from nnunet_hypersegnas.search.storage import (
 )
 from nnunet_hypersegnas.search.strategies import Strategy, strategy_of
 from nnunet_hypersegnas.search.working import work
+from nnunet_hypersegnas.search_settings import SearchSettings
 
 __all__ = [
-    "STRATEGIES",
     "Budget",
     "BudgetError",
     "BudgetSampler",

@@ -29,6 +29,7 @@ from nnunet_hypersegnas.search.evaluations import (
     WorkerId,
     task_of,
 )
+from nnunet_hypersegnas.search.interrupts import InterruptsHeldBack
 from nnunet_hypersegnas.search.rungs import Rung
 from nnunet_hypersegnas.search.score import Score
 from nnunet_hypersegnas.search.storage import GRACE_S, HEARTBEAT_S
@@ -87,15 +88,17 @@ class Lead:
         missing = {architecture.id: architecture for architecture in architectures}
         wanted = dict(missing)
         while True:
-            self._refresh()
+            with InterruptsHeldBack():
+                self._refresh()
             self._give_up(rung, missing)
             for id_ in [i for i in missing if (rung.name, i) in self._results]:
                 on_done(self._results[rung.name, id_])
                 del missing[id_]
             if not missing:
                 return {wanted[i]: self._results[rung.name, i] for i in wanted}
-            self._enqueue(rung, missing.values())
-            self._sweep()
+            with InterruptsHeldBack():
+                self._enqueue(rung, missing.values())
+                self._sweep()
             meanwhile()
             time.sleep(POLL_S)
 
@@ -164,9 +167,10 @@ class Lead:
     def release(self, workers: Iterable[WorkerId]) -> None:
         """Free the evaluations of workers that were ended on purpose, which says nothing against these."""
         names = {str(worker) for worker in workers}
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get(WORKER) in names:
-                self._end(trial, TrialState.PRUNED)
+        with InterruptsHeldBack():
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if trial.user_attrs.get(WORKER) in names:
+                    self._end(trial, TrialState.PRUNED)
 
     def _end(self, trial: FrozenTrial, state: TrialState) -> None:
         with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # it was finished in the meantime
@@ -174,7 +178,8 @@ class Lead:
 
     def announce(self, stage: Mapping[str, Any]) -> None:
         """Tell those who look at the search from outside what it is doing."""
-        self.study.set_user_attr(STAGE, dict(stage))
+        with InterruptsHeldBack():
+            self.study.set_user_attr(STAGE, dict(stage))
 
     @contextmanager
     def led(self) -> Iterator[None]:
@@ -193,6 +198,7 @@ class Lead:
         try:
             yield
         finally:
-            over.set()
-            thread.join()
-            self.study.set_user_attr(LED, None)
+            with InterruptsHeldBack():
+                over.set()
+                thread.join()
+                self.study.set_user_attr(LED, None)

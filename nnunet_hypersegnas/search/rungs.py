@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from nnunet_hypersegnas.search.settings import SearchSettings
+from nnunet_hypersegnas.search_settings import SearchSettings
 
 REDUCTION = 4  # of candidates from one rung of scoring to the next
 TUNED_REDUCTION = 2  # of finalists from the short to the full fine-tuning, which agree less: see docs/performance.md

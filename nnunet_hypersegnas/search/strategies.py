@@ -11,7 +11,7 @@ import numpy as np
 from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, Predict
 from nnunet_hypersegnas.search.candidates import Candidate, Source
 from nnunet_hypersegnas.search.predictor import ScorePredictor
-from nnunet_hypersegnas.search.settings import SearchSettings
+from nnunet_hypersegnas.search_settings import SearchSettings
 from nnunet_hypersegnas.space import canonical, cross_over, mutate, rng_for, to_codes
 
 FIRST_SHARE = 0.4  # of the candidates are drawn at random before the first offspring

@@ -11,6 +11,7 @@ from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from nnunet_hypersegnas.search.evaluations import ARCHITECTURE, ERROR, EVALUATION, RUNG, WORKER, Evaluation, WorkerId
+from nnunet_hypersegnas.search.interrupts import InterruptsHeldBack
 from nnunet_hypersegnas.search.rungs import Rung
 from nnunet_hypersegnas.search.score import Score
 from nnunet_hypersegnas.space import Architecture
@@ -32,6 +33,7 @@ def work(study: optuna.Study, evaluate: Evaluate, is_over: Callable[[bool], bool
         Exception: whatever `evaluate` raises, after it was recorded.
     """
     worker, done = str(WorkerId.of_this_process()), 0
+    held_back = InterruptsHeldBack()
     interrupted: list[bool] = []
 
     def objective(trial: Trial) -> float:
@@ -42,7 +44,8 @@ def work(study: optuna.Study, evaluate: Evaluate, is_over: Callable[[bool], bool
         architecture = Architecture.from_json(trial.user_attrs[ARCHITECTURE])
         started = time.monotonic()
         try:
-            score = evaluate(rung, architecture)
+            with held_back.let_through():
+                score = evaluate(rung, architecture)
         except KeyboardInterrupt:
             interrupted.append(True)
             raise TrialPruned("interrupted") from None  # which does not count against the evaluation
@@ -58,24 +61,26 @@ def work(study: optuna.Study, evaluate: Evaluate, is_over: Callable[[bool], bool
         return 0.0 if score.dsc != score.dsc else score.dsc  # Optuna takes no NaN for a result
 
     pause = SHORTEST_PAUSE_S
-    while True:
-        idle = not study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if is_over(idle):
-            return done
-        if idle:
-            time.sleep(pause)
-            pause = min(1.2 * pause, LONGEST_PAUSE_S)
-            continue
-        pause = SHORTEST_PAUSE_S
-        try:
-            study.optimize(objective, n_trials=1)
-        except _EvaluateError as error:
-            assert error.__cause__ is not None
-            raise error.__cause__ from None
-        except (ValueError, UpdateFinishedTrialError):
-            pass  # this worker stood still for so long that its evaluation was given to another
-        if interrupted:
-            raise KeyboardInterrupt
+    with held_back:
+        while True:
+            idle = not study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if is_over(idle):
+                return done
+            if idle:
+                with held_back.let_through():
+                    time.sleep(pause)
+                pause = min(1.2 * pause, LONGEST_PAUSE_S)
+                continue
+            pause = SHORTEST_PAUSE_S
+            try:
+                study.optimize(objective, n_trials=1)
+            except _EvaluateError as error:
+                assert error.__cause__ is not None
+                raise error.__cause__ from None
+            except (ValueError, UpdateFinishedTrialError):
+                pass  # this worker stood still for so long that its evaluation was given to another
+            if interrupted:
+                raise KeyboardInterrupt
 
 
 class _EvaluateError(Exception):

@@ -195,6 +195,10 @@ def test_a_worker_that_died_before_its_first_heartbeat_is_found(lead, monkeypatc
         lead.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
 
 
+def has_finished(lead):
+    return bool(lead.study.get_trials(states=(TrialState.COMPLETE,)))
+
+
 def test_a_worker_of_another_machine_is_known_by_its_heartbeat(url, monkeypatch):
     """Evaluated under `Study.optimize`, by a worker whose machine is switched off."""
     monkeypatch.setattr(storage, "HEARTBEAT_S", 1)
@@ -211,7 +215,7 @@ def test_a_worker_of_another_machine_is_known_by_its_heartbeat(url, monkeypatch)
                 crew.__exit__()
                 crew.processes = []
             if not crew.processes and not working:
-                working.append(in_thread(url, made_up, lambda idle: bool(lead.study.get_trials()[1:]) and idle))
+                working.append(in_thread(url, made_up, lambda idle: has_finished(lead)))
 
         found = lead.evaluate(RUNG, ARCHITECTURES[:1], meanwhile=meanwhile)
         working[0].join()

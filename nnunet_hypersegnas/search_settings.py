@@ -1,4 +1,4 @@
-"""How much a search does."""
+"""How much a search does. Apart from the search, so that a command's --help need not wait for its libraries."""
 
 from __future__ import annotations
 
