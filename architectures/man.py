@@ -20,14 +20,20 @@ from torch import Tensor, nn
 from nnunet_hypersegnas.architectures.topology_network import Modulation
 from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, largest
 
-ENCODER_CHANNELS = (16, 32, 64, 128, 256, 256)  # six convolutions, a 256-d image vector (section 4)
+# Six convolutions, a 256-d image vector (section 4); widths are ours: twice as many channels an eighth as many voxels.
+ENCODER_CHANNELS = (8, 16, 32, 64, 128, 256)
+FEWEST_NORMED_VOXELS = 8  # a norm over few voxels leaves little of the image, over two their order, over one nothing
 HIDDEN_WIDTH = 256
 HIDDEN_LAYERS = 4  # with the output layer, five fully connected layers (section 4)
 OUTPUT_GAIN = 1.0  # standard deviation of the sigmoid's argument at start
 
 
 class ImageEncoder(nn.Module):
-    """M: six convolutions with InstanceNorm and ReLU, then the mean over the patch. Strides follow the patch."""
+    """M: six convolutions with InstanceNorm and ReLU, then the mean over the patch.
+
+    Strides and kernels follow the patch: along an axis that is one voxel long, a kernel of 3 would only see padding, and
+    its weights cost time in every optimizer step.
+    """
 
     def __init__(self, input_channels: int, patch_size: Sequence[int]) -> None:
         super().__init__()
@@ -35,13 +41,14 @@ class ImageEncoder(nn.Module):
         size, channels = list(patch_size), input_channels
         blocks: list[nn.Module] = []
         for i, width in enumerate(ENCODER_CHANNELS):
-            stride = tuple(2 if s >= 4 else 1 for s in size)
+            kernel = tuple(3 if s > 1 else 1 for s in size)
+            stride = tuple(2 if s > 1 else 1 for s in size)
             size = [-(-s // step) for s, step in zip(size, stride, strict=True)]
-            conv = conv_class(channels, width, 3, stride, 1)
+            conv = conv_class(channels, width, kernel, stride, tuple(k // 2 for k in kernel))
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
             blocks.append(conv)
-            if i < len(ENCODER_CHANNELS) - 1 and prod(size) > 1:  # the norm of a single voxel is always zero
+            if i < len(ENCODER_CHANNELS) - 1 and prod(size) >= FEWEST_NORMED_VOXELS:
                 blocks.append(norm_class(width))
             blocks.append(nn.ReLU())
             channels = width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -30,12 +30,17 @@ class OneShotNetwork(nn.Module):
         self.super_net = SuperNet(space, input_channels, num_classes)
         self.man = MetaAssistantNetwork(space, input_channels, patch_size)
         self.deep_supervision = deep_supervision
+        self._all_parameters = tuple(super().parameters())
         self.take(u_net(space))
 
     @property
     def decoder(self) -> OneShotNetwork:
         """nnU-Net switches deep supervision through `network.decoder`."""
         return self
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Return what every module returns; nnU-Net asks in each step, and a walk through all modules takes longer."""
+        return iter(self._all_parameters) if recurse else super().parameters(recurse)
 
     def take(self, architecture: Architecture, annealing: float = 1.0) -> None:
         """Choose the architecture of the following forward passes, and MAN's lambda (1: MAN is removed)."""

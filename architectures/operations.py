@@ -7,34 +7,93 @@ a positive scalar before a norm would be cancelled by it, and MAN would have no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
+from operator import add
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 NEGATIVE_SLOPE = 0.01  # nnU-Net's LeakyReLU
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+class _KeepingItsResult(torch.autograd.Function):
+    """LeakyReLU that keeps its result for the backward pass, as the convolutions after it do anyway, not its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        result = F.leaky_relu(x, NEGATIVE_SLOPE)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(gradient, result, NEGATIVE_SLOPE, True)
 
 
 def activate(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, NEGATIVE_SLOPE)
+    """Apply LeakyReLU; what it saves for the backward pass is its result."""
+    return _KeepingItsResult.apply(x) if x.requires_grad else F.leaky_relu(x, NEGATIVE_SLOPE)
+
+
+def in_fast_layout(x: Tensor) -> Tensor:
+    """Return a map in the memory format in which a network is fast: on a CPU, channels last.
+
+    All operations keep the format. There a CPU's convolutions are up to twice and its interpolations up to nine times
+    as fast (docs/performance.md). On other devices the map stays as it is.
+    """
+    return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2]) if x.device.type == "cpu" else x
+
+
+class _Pointwise:
+    """A convolution of single voxels: where a voxel's channels lie side by side, a matrix product without any copy."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _is_channels_last(x):
+            return super().forward(x)  # type: ignore[misc]
+        return F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
+class PointwiseConv2d(_Pointwise, nn.Conv2d):
+    """1x1 convolution."""
+
+
+class PointwiseConv3d(_Pointwise, nn.Conv3d):
+    """1x1x1 convolution."""
+
+
+def pointwise_convolution(in_channels: int, out_channels: int, dimension: int, *, bias: bool) -> nn.Module:
+    """Return a convolution of single voxels, as torch initialises it."""
+    return {2: PointwiseConv2d, 3: PointwiseConv3d}[dimension](in_channels, out_channels, 1, bias=bias)
 
 
 def convolution(in_channels: int, out_channels: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
     """Return a convolution with nnU-Net's He initialisation; a norm follows it, so it has no bias."""
-    conv_class = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
-    conv = conv_class(
-        in_channels, out_channels, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel), bias=False
-    )
+    if prod(kernel) == prod(stride) == 1:
+        conv = pointwise_convolution(in_channels, out_channels, len(kernel), bias=False)
+    else:
+        conv_class = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
+        padding = tuple(k // 2 for k in kernel)
+        conv = conv_class(in_channels, out_channels, tuple(kernel), tuple(stride), padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, a=NEGATIVE_SLOPE)
     return conv
 
 
 def average_pool(x: Tensor, stride: Sequence[int]) -> Tensor:
-    if all(s == 1 for s in stride):
-        return x
-    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(stride)]
-    return pool(x, tuple(stride), tuple(stride))
+    """Average over blocks of voxels, axis by axis: torch's pooling would keep x for the backward pass."""
+    for axis, step in enumerate(stride, start=2):
+        if step > 1:
+            x = reduce(add, x.unflatten(axis, (-1, step)).unbind(axis + 1))
+    return x if prod(stride) == 1 else x.mul_(1 / prod(stride))
 
 
 def upsample(x: Tensor, stride: Sequence[int]) -> Tensor:
@@ -44,6 +103,51 @@ def upsample(x: Tensor, stride: Sequence[int]) -> Tensor:
     mode = {2: "bilinear", 3: "trilinear"}[len(stride)]
     larger = F.interpolate(x, scale_factor=tuple(float(s) for s in stride), mode=mode, align_corners=False)
     return larger.to(x.dtype)  # CUDA's autocast interpolates in fp32; the maps after it would stay fp32
+
+
+class _ChannelsLastNorm(torch.autograd.Function):
+    """InstanceNorm of maps in channels-last memory, which torch's own would copy to and fro.
+
+    Args:
+        x: shape (B, C, ...).
+        scale, shift: the affine, shape (B, C), or (1, C) for all samples.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        # Deviations first: torch's group norm takes the mean of squares in this format, and loses digits by it.
+        axes = tuple(range(2, x.ndim))
+        mean = x.mean(axes)
+        y = x - _over(x, mean)
+        rstd = (y.square().mean(axes) + eps).rsqrt()
+        ctx.save_for_backward(x, mean, rstd, scale)
+        return y.mul_(_over(x, rstd * scale)).add_(_over(x, shift))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, mean, rstd, scale = ctx.saved_tensors
+        axes, voxels = tuple(range(2, x.ndim)), prod(x.shape[2:])
+        of_shift = gradient.sum(axes)
+        of_scale = rstd * (x - _over(x, mean)).mul_(gradient).sum(axes)
+        # d/dx = scale * rstd * (gradient - of_shift / n - (x - mean) * rstd * of_scale / n)
+        by_gradient = scale * rstd
+        by_x = -by_gradient * rstd * of_scale / voxels
+        constant = -by_gradient * of_shift / voxels - by_x * mean
+        of_x = torch.addcmul(_over(x, constant), x, _over(x, by_x)).addcmul_(gradient, _over(x, by_gradient))
+        if len(scale) == 1:
+            of_scale, of_shift = of_scale.sum(0, keepdim=True), of_shift.sum(0, keepdim=True)
+        return of_x, of_scale, of_shift, None
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Whether x has that memory format, and no other one."""
+    return x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim - 2]) and not x.is_contiguous()
+
+
+def _over(x: Tensor, values: Tensor) -> Tensor:
+    """Return values of shape (B, C) as they broadcast over x's voxels."""
+    return values[(...,) + (None,) * (x.ndim - 2)]
 
 
 class ScaledInstanceNorm(nn.Module):
@@ -60,10 +164,17 @@ class ScaledInstanceNorm(nn.Module):
 
     def forward(self, x: Tensor, scale_bc: Tensor | None = None) -> Tensor:
         """Normalise x, shape (B, C, ...); `scale_bc` has shape (B, C)."""
+        # Small convolutions of one sample return the default format, and with a gradient in the other format torch's
+        # own norm is wrong in its backward pass.
+        x = in_fast_layout(x)
+        if _is_channels_last(x):
+            affine = torch.stack([self.weight, self.bias])[:, None]
+            scale, shift = affine if scale_bc is None else affine * scale_bc
+            return _ChannelsLastNorm.apply(x, scale, shift, self.eps)
         if scale_bc is None:
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
         # One sample of B * C channels is the same norm, with an affine for every sample.
-        scale = scale_bc.float()
+        scale = scale_bc.to(self.weight.dtype)
         flat = x.reshape(1, -1, *x.shape[2:])
         normed = F.instance_norm(
             flat, weight=(scale * self.weight).flatten(), bias=(scale * self.bias).flatten(), eps=self.eps
@@ -129,7 +240,7 @@ class Stem(nn.Module):
         self.pool = tuple(pool)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.norm(self.conv(average_pool(image, self.pool)))
+        return self.norm(in_fast_layout(self.conv(average_pool(image, self.pool))))
 
 
 class Merge(nn.Module):
@@ -170,7 +281,7 @@ def sum_normalised(terms: Sequence[Tensor]) -> Tensor:
     total = terms[0] + terms[1]
     for term in terms[2:]:
         total = total + term
-    return total * len(terms) ** -0.5
+    return total.mul_(len(terms) ** -0.5)
 
 
 def relative_product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from nnunet_hypersegnas.architectures.operations import (
     ProjectionSkip,
     Stem,
     activate,
+    pointwise_convolution,
     relative_product,
     sum_normalised,
 )
@@ -51,11 +52,15 @@ class Output(nn.Module):
             self.full_resolution = FullResolution(
                 space.channels[0], head_channels[0], space.kernel_sizes[0], space.strides[0]
             )
-        conv_class = {2: nn.Conv2d, 3: nn.Conv3d}[space.dimension]
-        self.seg_layers = nn.ModuleList(conv_class(channels, num_classes, 1) for channels in head_channels)
+        self.seg_layers = nn.ModuleList(
+            pointwise_convolution(channels, num_classes, space.dimension, bias=True) for channels in head_channels
+        )
 
-    def forward(self, nodes: Mapping[int, Tensor], all_heads: bool) -> list[Tensor]:
-        """Return logits, full resolution first; only the first head runs unless `all_heads`."""
+    def forward(self, nodes: dict[int, Tensor], all_heads: bool) -> list[Tensor]:
+        """Return logits, full resolution first; only the first head runs unless `all_heads`.
+
+        Nodes are taken out of `nodes`, so that they are gone as soon as nothing keeps them.
+        """
         activated: list[Tensor] = []
         for scale in range(max(nodes), -1, -1):
             activated.append(activate(self._running_sum(scale, nodes, activated)))
@@ -65,8 +70,8 @@ class Output(nn.Module):
         heads = self.seg_layers if all_heads else self.seg_layers[:1]
         return [head(features) for head, features in zip(heads, activated, strict=False)]
 
-    def _running_sum(self, scale: int, nodes: Mapping[int, Tensor], activated: list[Tensor]) -> Tensor:
-        terms = [nodes[scale]] if scale in nodes else []
+    def _running_sum(self, scale: int, nodes: dict[int, Tensor], activated: list[Tensor]) -> Tensor:
+        terms = [nodes.pop(scale)] if scale in nodes else []
         if activated:
             terms.append(self.merges[str(scale + 1)](activated[-1]))
         return sum_normalised(terms)

@@ -14,7 +14,7 @@ from torch import nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_spread
 from nnunet_hypersegnas.atomic import written_atomically
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
@@ -67,11 +67,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's own signature, checked by name)
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_cascaded:
-            raise HyperSegNASError(
-                f"{configuration} is a cascade's second stage, for which super-nets cannot be trained yet; train one "
-                f"for {self.configuration_manager.previous_stage_name} or 3d_fullres"
-            )
+        self.take_predictions_of(FirstStage.of(plans, configuration))
         settings = SuperNetSettings.from_configuration(self.configuration_manager.configuration)
         self.settings = settings if self.total_epochs is None else settings.shortened(self.total_epochs)
         self.schedule = Schedule.from_settings(self.settings)
@@ -127,10 +123,10 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         optimizer: torch.optim.Optimizer
         if self.settings.optimizer == "SGD":
             optimizer = torch.optim.SGD(
-                groups, self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True
+                groups, self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True, foreach=True
             )
         else:
-            optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay, foreach=True)
         return optimizer, ScheduledLearningRate(optimizer, self.schedule, self.num_iterations_per_epoch)
 
     def on_train_start(self) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from nnunet_hypersegnas.cost.cost_model import CostError, PredictedCosts
 
@@ -71,6 +70,8 @@ class Fit:
         size = columns.max(axis=0)
         relative = columns / size / measured[:, None]
         ones = np.ones(len(measured))
+        from scipy.optimize import nnls  # half a second, which every command would wait for
+
         solution = nnls(relative, ones)[0] if non_negative else np.linalg.lstsq(relative, ones, rcond=None)[0]
         errors = np.abs(relative @ solution - 1)
         return cls(

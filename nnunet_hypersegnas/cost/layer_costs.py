@@ -67,6 +67,11 @@ class _Operation:
         return self.operation is Operation.SKIP and self.edge.source == self.edge.target
 
     @property
+    def keeps_its_source(self) -> bool:
+        """A projection up convolves the node itself; others keep its activation, or what pooling makes of it."""
+        return self.operation is Operation.SKIP and self.edge.target < self.edge.source
+
+    @property
     def saved(self) -> int:
         return self.convolution_out + self.pooled + self.statistics + self.weights_kept
 
@@ -87,8 +92,8 @@ def layer_costs(sizes: TensorSizes, rows: IntArray) -> LayerCosts:
     arriving = [sum(on for on, o in table if o.edge.target == t).astype(np.int64) for t in scales]
     activated = [_any(on for on, o in table if o.operation is Operation.CONV and o.edge.source == s) for s in scales]
     identity = [_any(on for on, o in table if o.is_identity and o.edge.source == s) for s in scales]
-    kept = [_any(on for on, o in table if not o.is_identity and o.edge.source == s) for s in scales]
-    sources = [kept[s] | identity[s] for s in scales]
+    sources = [_any(on for on, o in table if o.edge.source == s) for s in scales]
+    kept = [_any(on & o.keeps_its_source for on, o in table if o.edge.source == s) for s in scales]
     activation_bytes = sum(activated[s] * sizes.maps[s] for s in scales)
     return LayerCosts(
         parameters=sum(on * o.parameters for on, o in table),
@@ -138,7 +143,9 @@ def _forward_peak(
         if o.operation is Operation.CONV:
             tape.step(alloc=sizes.maps[source], where=on & ~is_activated[source])
             is_activated[source] |= on
-        tape.step(alloc=o.pooled + o.weights_kept, where=on)
+        if o.pooled:
+            _pool(tape, sizes, o, on)
+        tape.step(alloc=o.weights_kept, where=on)
         tape.step(alloc=o.convolution_out + o.statistics, where=on)
         if target < source:
             tape.step(alloc=o.convolution_out, where=on)  # normed
@@ -151,13 +158,35 @@ def _forward_peak(
         else:
             tape.step(alloc=sizes.maps[target], where=on)  # normed
     for target, size in enumerate(sizes.maps):
-        # Several terms: the partial sum, each further one beside the one before, and the sum divided by sqrt(n).
+        # Several terms: the partial sum, and each further one beside the one before.
         tape.step(alloc=size, where=arriving[target] > 1)
         tape.step(alloc=size, free=size, where=arriving[target] > 2)
         identity = _any(on for on, o in table if o.is_identity and o.edge.target == target)
         made = arriving[target] - identity  # terms that go once they are added
-        tape.step(alloc=size, free=size * (1 + made), where=arriving[target] > 1)
+        tape.step(free=size * made, where=arriving[target] > 1)
     return tape.peak
+
+
+def _pool(tape: Tape, sizes: TensorSizes, o: _Operation, on: IntArray) -> None:
+    """Axis by axis the sum of neighbours; the last one is divided in place, and stays."""
+    size, before = sizes.maps[o.edge.source], 0
+    for stride in sizes.space.strides[o.edge.target]:
+        if stride > 1:
+            size //= stride
+            tape.step(alloc=size, where=on)
+            if stride > 2:
+                tape.step(alloc=size, free=size, where=on)
+            tape.step(free=before, where=on)
+            before = size
+
+
+def _pool_backward(tape: Tape, sizes: TensorSizes, o: _Operation, on: IntArray) -> None:
+    size = o.pooled
+    tape.step(alloc=size, free=size, where=on)  # the division
+    for stride in reversed(sizes.space.strides[o.edge.target]):
+        if stride > 1:  # a copy of the gradient for each of the neighbours
+            tape.step(alloc=stride * size, free=size, where=on)
+            size *= stride
 
 
 def _backward_peak(
@@ -202,7 +231,7 @@ def _backward_peak(
         if autocast:
             tape.step(alloc=FP32 * o.weights, free=of_weights, where=on)
         if o.pooled:
-            tape.step(alloc=maps[source], free=o.pooled, where=on)
+            _pool_backward(tape, sizes, o, on)
         # The first gradient that reaches a tensor is kept; the next ones are added to it and go.
         if o.operation is Operation.SKIP:
             tape.step(free=maps[source], where=on & node[source])
@@ -211,9 +240,8 @@ def _backward_peak(
         tape.step(free=maps[source], where=on & activated[source])
         activated[source] = activated[source] | on
         consumers[source] = consumers[source] - on
-        done = on & (consumers[source] == 0)  # then comes the activation, and what it had made goes
-        tape.step(free=maps[source], where=done)
-        tape.step(alloc=maps[source], free=maps[source], where=done)
+        done = on & (consumers[source] == 0)  # then comes the activation, which had kept its result
+        tape.step(alloc=maps[source], free=2 * maps[source], where=done)
         tape.step(free=maps[source], where=done & node[source])
         node[source] = node[source] | done
     return tape.peak

@@ -167,22 +167,22 @@ class _OutputWalk:
                 self._merge(
                     space.channels[s + 1], space.channels[s], sizes.voxels[s + 1], sizes.voxels[s], self.merged[s]
                 )
-            tape.step(alloc=size, where=joined)  # the sum, then the sum divided by sqrt(2)
-            tape.step(alloc=size, free=2 * size, where=joined)
+            tape.step(alloc=size, free=size, where=joined)  # the sum, after which what was merged goes
             tape.step(free=size, where=joined & ~self.node_is_kept[s])
-            # The running sum is live already; where it is a node that is kept anyway, it is counted there.
-            self.saved += (self.reaches[s] & (self.merged[s] | ~self.node_is_kept[s])) * size
             self._keep(size, self.reaches[s])  # activated
+            # Then the running sum goes, unless it is a node that is kept anyway.
+            tape.step(free=size, where=self.reaches[s] & (self.merged[s] | ~self.node_is_kept[s]))
         if self.stem_has_stride:
             c, everywhere = sizes.full_resolution_channels, self.reaches[0]
             full = sizes.width * c * sizes.full_voxels
             self._merge(space.channels[0], c, sizes.voxels[0], sizes.full_voxels, everywhere)
-            self.saved += everywhere * full  # the upsampled map, live already
             self._keep(full, everywhere)  # activated
+            tape.step(free=full, where=everywhere)  # the upsampled map
             self._convolution(c, c, prod(space.kernel_sizes[0]), sizes.full_voxels, everywhere)
             self._keep(full + sizes.norm_statistics(c), everywhere)
-            self._keep(full, everywhere)  # normed
+            tape.step(alloc=full, where=everywhere)  # normed
             self._keep(full, everywhere)  # activated
+            tape.step(free=full, where=everywhere)
         for channels, voxels, here in self.heads:  # their weights are counted already
             self._convolution(channels, sizes.setup.num_classes, 1, voxels, here, norm=False)
             tape.step(alloc=self._logits(voxels), where=here)
@@ -235,10 +235,9 @@ class _OutputWalk:
         if self.stem_has_stride:
             c, everywhere = sizes.full_resolution_channels, self.reaches[0]
             full = sizes.width * c * sizes.full_voxels
-            step(free=full, where=everywhere)  # the head's input
-            step(alloc=full, free=2 * full, where=everywhere)  # activation
+            step(alloc=full, free=2 * full, where=everywhere)  # activation: its gradient and its result go
             step(alloc=full, free=2 * full + sizes.norm_statistics(c), where=everywhere)  # norm
-            step(alloc=full, free=2 * full, where=everywhere)  # convolution
+            step(alloc=full, free=full, where=everywhere)  # convolution
             step(alloc=full, free=2 * full, where=everywhere)  # activation
             self._merge_backward(space.channels[0], c, sizes.voxels[0], sizes.full_voxels, everywhere, everywhere)
         first = 1 if self.stem_has_stride else 0
@@ -246,10 +245,7 @@ class _OutputWalk:
             size, joined = sizes.maps[s], self.has_node[s] & self.merged[s]
             if s > 0 or self.stem_has_stride:  # a second gradient, from the head, that the first one is added to
                 step(free=size, where=self.reaches[s] & self.trained[s + first])
-            step(free=size, where=self.reaches[s])  # the activated map
-            running_goes = self.reaches[s] & (self.merged[s] | ~self.node_is_kept[s])
-            step(alloc=size, free=size, where=self.reaches[s])  # activation
-            step(free=size, where=running_goes)
+            step(alloc=size, free=2 * size, where=self.reaches[s])  # activation: its gradient and its result go
             step(alloc=size, free=size, where=joined)  # the division by sqrt(2)
             if s + 1 < space.n_scales:
                 self._merge_backward(

@@ -68,7 +68,8 @@ def trace_training_step(
         target_dtype: int16 for labels, bool for regions.
     """
     memory, saved = LiveMemory(), set()
-    with FakeTensorMode(), memory:
+    # A device of its own, since networks may have another memory format on a CPU.
+    with FakeTensorMode(), torch.device("meta"), memory:
         network = build()
         weights = list(network.parameters())
         image = torch.zeros(*image_shape)

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,17 +66,17 @@ class CostMeter:
         """
         if self.gauge is None:
             raise MeasuringError(f"training memory is measured on a GPU, not on {self.device.type}")
-        measured = measure_training_memory(lambda: self._make_step(architecture), self.gauge)
+        measured = measure_training_memory(lambda: self.training_step(architecture), self.gauge)
         self.trainer.network = self.trainer.optimizer = None
         return measured
 
     def latency_ms(self, architecture: Architecture) -> float | None:
         """Return the time of one patch's forward pass; None where it does not fit."""
-        network = self._network(architecture, deep_supervision=False).eval()
+        network = self.network(architecture, deep_supervision=False).eval()
         shape = (1, self.dataset.input_channels, *self.dataset.configuration.patch_size)
         return measure_latency_ms(network, shape, self.device)
 
-    def _network(self, architecture: Architecture, *, deep_supervision: bool) -> SearchedNet:
+    def network(self, architecture: Architecture, *, deep_supervision: bool = False) -> SearchedNet:
         return SearchedNet(
             self.dataset.input_channels,
             self.dataset.label_manager.num_segmentation_heads,
@@ -83,16 +84,21 @@ class CostMeter:
             **searched_net_kwargs(self.space, architecture),
         ).to(self.device)
 
-    def _make_step(self, architecture: Architecture) -> Callable[[], None]:
+    def training_step(self, architecture: Architecture) -> Callable[[], None]:
+        """Return what trains a network for one more step, on a batch of noise."""
         trainer = self.trainer
-        trainer.network = self._network(architecture, deep_supervision=True).train()
+        trainer.network = self.network(architecture, deep_supervision=True).train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)
         if trainer.grad_scaler is not None:
             # From nnU-Net's 65536 the first steps can overflow; they are then skipped, and no momentum appears. A new
             # one each time, since one that was interrupted for want of memory takes no further step.
             trainer.grad_scaler = type(trainer.grad_scaler)(init_scale=1.0)
-        batch = {"data": self._image(), "target": self._targets()}
+        batch = self.noise()
         return lambda: trainer.train_step(batch)
+
+    def noise(self) -> dict[str, Any]:
+        """Return a batch of nnU-Net's form."""
+        return {"data": self._image(), "target": self._targets()}
 
     def _image(self) -> Tensor:
         batch_size, patch = self.trainer.batch_size, self.dataset.configuration.patch_size
