@@ -33,6 +33,7 @@ setup(
     # nnunet_ext is no package: nnU-Net puts the folder on sys.path and imports the module in it by its file name.
     package_data={
         PACKAGE: ["py.typed"],
+        f"{PACKAGE}.evaluation": ["published/*.json"],
         f"{PACKAGE}.space": ["named/*.json"],
         f"{PACKAGE}.trainers": ["nnunet_ext/*.py"],
     },
@@ -47,6 +48,7 @@ setup(
         "filelock",
         "matplotlib",
         "optuna>=4.9",
+        "scikit-image",
         "scikit-learn",
         "scipy",
         "sqlalchemy>=2",
@@ -56,18 +58,31 @@ setup(
         "postgres": ["psycopg[binary]>=3.1"],
         "slurm": ["submitit>=1.5"],
         "onnx": ONNX,
-        "test": ["pytest>=8", "pytest-timeout", "setuptools>=77", "psycopg[binary]>=3.1", "submitit>=1.5", *ONNX],
+        "test": [
+            "monai>=1.5",
+            "pytest>=8",
+            "pytest-timeout",
+            "setuptools>=77",
+            "psycopg[binary]>=3.1",
+            "submitit>=1.5",
+            *ONNX,
+        ],
         "dev": ["ruff", "mypy", "build"],
     },
     entry_points={
         "console_scripts": [
+            "hsnas_crossval = nnunet_hypersegnas.cli.crossval:main",
             "hsnas_env = nnunet_hypersegnas.cli.env:main",
             "hsnas_calibrate = nnunet_hypersegnas.cli.calibrate:main",
+            "hsnas_compare = nnunet_hypersegnas.cli.compare:main",
             "hsnas_cost = nnunet_hypersegnas.cli.cost:main",
             "hsnas_space = nnunet_hypersegnas.cli.space:main",
             "hsnas_search = nnunet_hypersegnas.cli.search:main",
             "hsnas_transfer = nnunet_hypersegnas.cli.transfer:main",
+            "hsnas_evaluate = nnunet_hypersegnas.cli.evaluate:main",
             "hsnas_export = nnunet_hypersegnas.cli.export:main",
+            "hsnas_msd = nnunet_hypersegnas.cli.msd:main",
+            "hsnas_msd_submission = nnunet_hypersegnas.cli.msd_submission:main",
             "hsnas_status = nnunet_hypersegnas.cli.status:main",
             "hsnas_demo = nnunet_hypersegnas.cli.demo:main",
         ]

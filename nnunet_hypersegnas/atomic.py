@@ -21,8 +21,13 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, creating the folder."""
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, creating the folder."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

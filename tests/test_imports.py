@@ -11,18 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "nnunet_hypersegnas"
 
-EVERYWHERE = {"errors", "atomic", "environment", "__version__"}
-LIBRARY = {"space", "architectures", "cost", "search", "nnunet", "evaluation", "report"}
+EVERYWHERE = {"errors", "atomic", "environment", "search_settings", "__version__"}
+LIBRARY = {"space", "architectures", "cost", "search", "evaluation", "nnunet", "report"}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
     "environment": set(),
+    "search_settings": set(),
     "space": set(),
     "architectures": {"space"},
     "cost": {"space", "architectures"},
     "search": {"space", "architectures", "cost"},
-    "nnunet": {"space", "architectures", "cost", "search"},
-    "evaluation": {"space", "architectures", "cost", "search"},
+    "evaluation": {"space"},
+    "nnunet": {"space", "architectures", "cost", "search", "evaluation"},
     "report": {"space", "architectures", "cost", "search"},
     "trainers": {"space", "architectures", "nnunet", "report"},
     "demo": LIBRARY,

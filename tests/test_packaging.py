@@ -23,6 +23,8 @@ INSTALLED_AS = {
 }
 PIP_WHEEL = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
 
+COMMANDS = "calibrate compare cost crossval demo env evaluate export msd msd_submission search space status transfer"
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,6 +47,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     }
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     named = {f"nnunet_hypersegnas/space/named/{name}.json" for name in names_of_architectures()}
+    named |= {f"nnunet_hypersegnas/evaluation/published/{name}.json" for name in ("msd", "msd_test_cases")}
     assert named and files == expected | named | {"nnunet_hypersegnas/py.typed"}
     assert "nnunet_hypersegnas/trainers/nnunet_ext/hypersegnas_trainers.py" in files
 
@@ -60,8 +63,7 @@ def test_wheel_names_version_license_commands_and_dependencies(wheel: Path) -> N
     commands = ConfigParser()
     commands.read_string(archive.read(f"{info}/entry_points.txt").decode())
     assert dict(commands["console_scripts"]) == {
-        f"hsnas_{name}": f"nnunet_hypersegnas.cli.{name}:main"
-        for name in ("calibrate", "cost", "demo", "env", "export", "search", "space", "status", "transfer")
+        f"hsnas_{name}": f"nnunet_hypersegnas.cli.{name}:main" for name in COMMANDS.split()
     }
 
 

@@ -46,9 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_hypersegnas.demo.loop import Commands, DemoSettings, claim_folder, dataset_name, run_demo
+    from nnunet_hypersegnas.demo.loop import Commands, DemoSettings, claim_folder, run_demo
     from nnunet_hypersegnas.demo.synthetic import write_synthetic_task
     from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
+    from nnunet_hypersegnas.nnunet.msd_steps import dataset_name
 
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value

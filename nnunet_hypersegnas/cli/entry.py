@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
 
 
 def run_command(
@@ -26,6 +26,13 @@ def run_command(
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return run(args) or 0
+    except FaultsError as report:
+        if args.debug:
+            raise
+        code = _fail(parser, f"{report.summary}:")
+        for fault in report.faults:
+            print(f"  {' '.join(fault.split())}", file=sys.stderr)
+        return code
     except HyperSegNASError as error:
         if args.debug:
             raise

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     device = torch.device(chosen_device(args.device))
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
     run_name = args.run or args.plans or DEFAULT_RUN
-    search = SuperNetSearch(dataset, args.fold, args.tr, device, _settings(args), run_name)
+    search = SuperNetSearch(dataset, args.fold, args.tr, device, settings_of(args), run_name)
     if args.join:
         done = join_search(search.folder, dataset, search.checkpoint, device, storage)
         print(f"The search in {search.folder.path} is over, or led no more; this worker did {done} evaluations.")
@@ -74,7 +74,8 @@ def _budgets(args: argparse.Namespace) -> list[Budget]:
     return budgets_of(args.memory, at_most, tolerance=args.tolerance, around=args.around)
 
 
-def _settings(args: argparse.Namespace) -> SearchSettings:
+def settings_of(args: argparse.Namespace) -> SearchSettings:
+    """Return the settings that the command's flags give."""
     from nnunet_hypersegnas.search import SearchSettings
 
     return SearchSettings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_hypersegnas.cli.numbers import positive_int
-from nnunet_hypersegnas.search.settings import STRATEGIES, SearchSettings
+from nnunet_hypersegnas.search_settings import STRATEGIES, SearchSettings
 
 DEFAULT_PLANS_NAME = "HyperSegNASPlans"
 
@@ -127,7 +127,7 @@ def _add_workers(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--slurm",
         nargs="+",
-        type=_key_and_value,
+        type=key_and_value,
         metavar="KEY=VALUE",
         help="run the workers as a SLURM job array with these parameters of sbatch, as in partition=gpu time=240 "
         "gres=gpu:1",
@@ -149,7 +149,7 @@ def _positive_rate(text: str) -> float:
     return value
 
 
-def _key_and_value(text: str) -> tuple[str, str]:
+def key_and_value(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not (key and sign and value):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")

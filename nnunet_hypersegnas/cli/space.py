@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_int
@@ -30,6 +31,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--scales", type=positive_int, metavar="N", help="number of scales, of channels doubled from 32"
     )
     parser.add_argument(
+        "--previous-stage",
+        metavar="TRAINER__PLANS",
+        help="trained model whose predictions a cascade's second stage takes [nnUNetTrainer__PLANS, those of -p]",
+    )
+    parser.add_argument(
         "--write",
         metavar="NAME",
         help="write a copy of the plans under this name with these settings in its hypersegnas block, to train with -p",
@@ -48,12 +54,17 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.atomic import write_json
     from nnunet_hypersegnas.cli.tables import format_table
     from nnunet_hypersegnas.cost import format_count
+    from nnunet_hypersegnas.nnunet.cascade import CascadeError
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.plans import PlansError, check_plans_name
     from nnunet_hypersegnas.nnunet.space_description import SpaceDescription, changed_settings, plans_with_settings
 
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration, preprocessed=False)
     settings = changed_settings(dataset, layers=args.layers, channels=args.channels, scales=args.scales)
+    if dataset.first_stage:  # by name, since the written plans have another one
+        settings = replace(settings, previous_stage=args.previous_stage or dataset.first_stage.model)
+    elif args.previous_stage:
+        raise CascadeError(f"{args.configuration} is no cascade's second stage, so leave --previous-stage away")
     if args.write:
         check_plans_name(args.write)
         path = dataset.folder / f"{args.write}.json"

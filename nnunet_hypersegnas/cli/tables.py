@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return the same table in Markdown."""
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *[[row[key] for key in header] for row in rows]]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
 def format_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return aligned columns under the keys of the first row."""
     header = list(rows[0])

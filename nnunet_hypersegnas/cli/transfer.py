@@ -53,17 +53,24 @@ def run(args: argparse.Namespace) -> None:
     path = dataset.folder / f"{name}.json"
     if name == args.p or (path.exists() and not args.overwrite):
         raise PlansError(f"{path} exists already; choose another name with --plans, or replace it with --overwrite")
+    first_stage = dataset.first_stage
+    if first_stage and not args.overwrite:
+        first_stage.check_hand_on(name)
     transfer = Transfer.to(dataset, found, args.channels)
     plans = transfer.plans(dataset, name)
     network = PlannedNetwork(
         name=name, plans=plans, dataset_json=dataset.dataset_json, configuration=args.configuration
     )
     costs = network_costs(network, cuda=True)
+    if first_stage:
+        first_stage.hand_on(name)
     write_json(path, plans)
     for note in transfer.notes():
         print(note)
     print(format_table(describe([costs])))
     print(f"Predicted for nnU-Net's training in fp16 autocast on CUDA; see hsnas_cost.\nWritten: {path}")
+    if first_stage and not first_stage.files():
+        print(f"  first: nnUNetv2_train {args.to} {first_stage.configuration} FOLD -p {name}, for every fold")
     print(f"  train: nnUNetv2_train {args.to} {args.configuration} FOLD -p {name}")
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +18,8 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.findings import BIAS_NOTE
+from nnunet_hypersegnas.nnunet.msd_steps import dataset_name
+from nnunet_hypersegnas.nnunet.stock_commands import run_stock, shown
 from nnunet_hypersegnas.search import budgets_of
 from nnunet_hypersegnas.space import rng_for, sample_codes
 
@@ -32,7 +31,7 @@ SUPERNET_TRAINER = "HyperSegNASSupernetTrainer"
 
 
 class DemoError(HyperSegNASError):
-    """A command of the demo failed, or its folder belongs to something else."""
+    """Sizes that are none, or a folder that belongs to something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,24 +103,12 @@ class Commands:
         """Run one command, its output going to a log file.
 
         Raises:
-            DemoError: it failed; the message ends with the last line it printed.
+            CommandError: it failed; the message ends with the last line it printed.
         """
         words = [str(word) for word in command]
-        log = self.folder / "logs" / f"{title.replace(' ', '_')}.log"
-        log.parent.mkdir(exist_ok=True)
-        print(f"\n[{title}]\n$ {' '.join(words)}", flush=True)
-        beside = Path(sys.executable).parent
-        program = shutil.which(words[0], path=str(beside)) or shutil.which(words[0])
-        if program is None:
-            raise DemoError(f"no command {words[0]} beside {sys.executable} or on PATH; install the package with pip")
+        print(f"\n[{title}]\n$ {shown(words)}", flush=True)
         started = time.monotonic()
-        with log.open("w") as output:
-            status = subprocess.run(
-                [program, *words[1:]], env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT
-            ).returncode
-        if status:
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise DemoError(f"{words[0]} failed with exit code {status}: {lines[-1] if lines else ''} (log: {log})")
+        run_stock(words, self.folder / "logs" / f"{title.replace(' ', '_')}.log", variables)
         print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
         marker = self._marker(title)
         marker.parent.mkdir(exist_ok=True)
@@ -300,20 +287,6 @@ def _tolerance(budgets: Sequence[str]) -> str:
     sizes = sorted(parse_bytes(budget) for budget in budgets)
     gaps = [b - a for a, b in zip([0, *sizes], sizes, strict=False) if b > a]
     return f"{min(gaps) // 1000}KB"
-
-
-def dataset_name(msd_folder: Path) -> str:
-    """Return the name that nnU-Net gives a task in MSD's folder format.
-
-    Raises:
-        DemoError: it is no such folder.
-    """
-    missing = [n for n in ("imagesTr", "labelsTr", "imagesTs", "dataset.json") if not (msd_folder / n).exists()]
-    match = re.fullmatch(r"Task(\d+)_([^_]+)", msd_folder.name)
-    if missing or not match:
-        wrong = f"{', '.join(missing)} missing" if missing else "its name is not of the form Task09_Spleen"
-        raise DemoError(f"{msd_folder} is no task of the Medical Segmentation Decathlon: {wrong}")
-    return f"Dataset{int(match[1]):03d}_{match[2]}"
 
 
 def _model_folder(commands: Commands, dataset: str, trainer: str, plans_name: str) -> Path:

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.gpus import variables_for, visible_gpus
+from nnunet_hypersegnas.nnunet.slurm import slurm_executor, slurm_function
 from nnunet_hypersegnas.search import WorkerId
 
 MOST_FAILURES = 3  # workers that end with an error before any evaluation is finished
@@ -109,12 +108,8 @@ class LocalCrew:
 
     def _environment(self, number: int) -> dict[str, str]:
         if self.device == "cuda":
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            devices = visible.split(",") if visible else [str(i) for i in range(max(1, torch.cuda.device_count()))]
-            variables = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
-            if "nnUNet_n_proc_DA" not in os.environ:
-                variables["nnUNet_n_proc_DA"] = str(max(1, get_allowed_n_proc_DA() // self.workers))
-            return variables
+            gpus = visible_gpus()
+            return variables_for(gpus[number % len(gpus)], self.workers)
         return {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": os.environ.get("nnUNet_n_proc_DA", "0")}
 
     def _log(self, number: int) -> Path:
@@ -154,24 +149,13 @@ class SlurmCrew:
         logs: folder for what submitit writes and the jobs print.
 
     Raises:
-        CrewError: submitit is not installed, SLURM not here, or it does not know a parameter.
+        SlurmError: submitit is not installed, SLURM not here, or it does not know a parameter.
     """
 
     def __init__(self, command: Sequence[str], workers: int, parameters: Mapping[str, str], logs: Path) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise CrewError("--slurm needs submitit: pip install 'nnunet_hypersegnas[slurm]'") from error
         self.workers = workers
-        self._function = submitit.helpers.CommandFunction(list(command), verbose=False)
-        settings = {f"slurm_{key}": _number(value) for key, value in parameters.items() if key != "cluster"}
-        try:
-            self._executor = submitit.AutoExecutor(folder=logs, cluster=parameters.get("cluster", "slurm"))
-            self._executor.update_parameters(name="hsnas_search", **settings)
-        except (RuntimeError, NameError, ValueError, TypeError) as error:
-            raise CrewError(
-                f"--slurm {' '.join(f'{k}={v}' for k, v in parameters.items())}: {' '.join(str(error).split())}"
-            ) from error
+        self._executor = slurm_executor("hsnas_search", parameters, logs)
+        self._function = slurm_function(command)
         self._jobs: list[Any] = []
         self._done = self._ended = 0
 
@@ -209,7 +193,3 @@ class NoCrew:
 
     def end(self) -> list[WorkerId]:
         return []
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text

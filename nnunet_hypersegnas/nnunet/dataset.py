@@ -15,6 +15,9 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager, deter
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.cascade import FirstStage
+
+NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")  # other JSON files beside the plans
 
 
 class DatasetError(HyperSegNASError):
@@ -44,6 +47,8 @@ class PreprocessedDataset:
 
         Raises:
             DatasetError: naming what is missing or wrong, and the command that mends it.
+            CascadeError: the configuration is a cascade's second stage, and predictions of the first one are missing.
+            SettingsError: and its `hypersegnas` block is wrong.
         """
         folder = preprocessed_folder(dataset)
         name = folder.name
@@ -67,16 +72,13 @@ class PreprocessedDataset:
             configuration_name=configuration,
             dataset_json=read_json(folder / "dataset.json"),
         )
-        if found.configuration.previous_stage_name is not None:
-            raise DatasetError(
-                f"{configuration} is a cascade's second stage, which the search does not support yet; search "
-                f"{found.configuration.previous_stage_name} or 3d_fullres"
-            )
         if preprocessed and (not found.data_folder.is_dir() or not any(found.data_folder.iterdir())):
             raise DatasetError(
                 f"configuration {configuration} is not preprocessed: no {found.data_folder}; {preprocess}"
             )
         found.check_labels()
+        if preprocessed and found.first_stage:
+            found.first_stage.check(found.cases().identifiers)
         return found
 
     @property
@@ -103,6 +105,11 @@ class PreprocessedDataset:
     def input_channels(self) -> int:
         return determine_num_input_channels(self.plans_manager, self.configuration, dict(self.dataset_json))
 
+    @property
+    def first_stage(self) -> FirstStage | None:
+        """Whose predictions the networks take beside the image; None unless they are a cascade's second stage."""
+        return FirstStage.of(self.plans, self.configuration_name)
+
     def label_names(self) -> list[str]:
         """Return the names of the foreground labels or regions, in the order nnU-Net scores them."""
         manager = self.label_manager
@@ -111,8 +118,11 @@ class PreprocessedDataset:
         return [by_value[_hashable(value)] for value in wanted]
 
     def cases(self) -> nnUNetBaseDataset:
-        """Return nnU-Net's reader of all preprocessed cases."""
-        return infer_dataset_class(str(self.data_folder))(str(self.data_folder))
+        """Return nnU-Net's reader of all preprocessed cases, and of the first stage's predictions on a cascade."""
+        folder, first_stage = str(self.data_folder), self.first_stage
+        return infer_dataset_class(folder)(
+            folder, folder_with_segs_from_previous_stage=str(first_stage.folder) if first_stage else None
+        )
 
     def validation_cases(self, fold: int) -> list[str]:
         """Return the validation cases of a fold.
@@ -175,7 +185,7 @@ def read_plans(folder: Path, plans_name: str) -> dict[str, Any]:
     """
     path = folder / f"{plans_name}.json"
     if not path.exists():
-        known = sorted(p.stem for p in folder.glob("*.json") if "lans" in p.stem)
+        known = sorted(p.stem for p in folder.glob("*.json") if p.stem not in NO_PLANS)
         raise DatasetError(f"no plans {plans_name} in {folder}; there are {', '.join(known) or 'none'}")
     plans = read_json(path)
     if not is_plans(plans):

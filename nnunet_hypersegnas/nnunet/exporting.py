@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.atomic import write_json, written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.cascade import network_input
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 
 INPUT, OUTPUT = "image", "logits"
@@ -113,7 +114,13 @@ class TrainedNetwork:
         cases = self.dataset.cases()
         if case not in cases.identifiers:
             raise ExportError(f"no preprocessed case {case!r} in {self.dataset.data_folder}; name another with --case")
-        image = torch.from_numpy(np.asarray(cases.load_case(case)[0][:]))
+        data, _, prediction, _ = cases.load_case(case)
+        seen = network_input(
+            np.asarray(data[:]),
+            None if prediction is None else np.asarray(prediction[:]),
+            self.dataset.label_manager,
+        )
+        image = torch.from_numpy(seen)
         labels = [self._predict(image, self.network)]
         both = _SideBySide(self.network, exported)
         labels.append(self._predict(image, both))
@@ -281,6 +288,7 @@ def describe(trained: TrainedNetwork) -> dict[str, Any]:
             }
             for i, (scheme, mask) in enumerate(zip(schemes, masks, strict=True))
         ],
+        "then_channels_of_the_first_stages_labels": manager.foreground_labels if dataset.first_stage else [],
         "labels": dataset.dataset_json["labels"],
         "regions_class_order": dataset.dataset_json.get("regions_class_order"),
         "sliding_window": {

@@ -67,23 +67,27 @@ class Findings:
 
         Raises:
             PlansError: naming every file that is in the way.
+            CascadeError: so are predictions of a cascade's first stage.
         """
-        if self.plans_name is None:
+        if self.plans_name is None or self.overwrite:
             return
-        taken = []
-        for label in labels:
-            path = self.dataset.folder / f"{self._name(label)}.json"
-            if path.exists() and not self.overwrite:
-                found = read_plans(self.dataset.folder, path.stem)
-                provenance = found.get(PROVENANCE, {})
-                content = provenance.pop(CONTENT, None)
-                if provenance.get("search") != self._identity(label) or content != digest(found):
-                    taken.append(path.name)
-        if taken:
+        if taken := [f"{self._name(label)}.json" for label in labels if self._is_taken(label)]:
             raise PlansError(
                 f"{', '.join(taken)} exist already in {self.dataset.folder}; choose another name with --plans, or "
                 "replace them with --overwrite"
             )
+        if self.dataset.first_stage:
+            for label in labels:
+                self.dataset.first_stage.check_hand_on(self._name(label))
+
+    def _is_taken(self, label: str) -> bool:
+        name = self._name(label)
+        if not (self.dataset.folder / f"{name}.json").exists():
+            return False
+        found = read_plans(self.dataset.folder, name)
+        provenance = found.get(PROVENANCE, {})
+        content = provenance.pop(CONTENT, None)
+        return bool(provenance.get("search") != self._identity(label) or content != digest(found))
 
     def write_winners(self, contests: Sequence[Contest], last: Rung, measuring: Measuring) -> list[FoundNetwork]:
         """Write the best network of each budget: record, inherited weights and, where named, plans.
@@ -158,6 +162,8 @@ class Findings:
             provenance,
         )
         plans[PROVENANCE][CONTENT] = digest(plans)
+        if self.dataset.first_stage:
+            self.dataset.first_stage.hand_on(path.stem)
         write_json(path, plans)
 
     def _name(self, label: str) -> str:

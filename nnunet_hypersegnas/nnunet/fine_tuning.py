@@ -42,6 +42,7 @@ def sub_net_trainer(
         SpaceTrainer, dataset.plans, dataset.configuration_name, fold, dataset.dataset_json, device, folder
     )
     trainer.space = space
+    trainer.take_predictions_of(dataset.first_stage)
     trainer._set_batch_size_and_oversample()
     trainer.loss = trainer._build_loss()
     return trainer

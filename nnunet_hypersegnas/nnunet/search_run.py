@@ -157,8 +157,9 @@ class SuperNetSearch:
         Raises:
             RunError: the run's folder holds a search with other arguments.
         """
-        data = self.dataset.data_folder
-        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(data.iterdir()) if self._is_scored(p)]
+        first_stage = self.dataset.first_stage
+        paths = [*sorted(self.dataset.data_folder.iterdir()), *(first_stage.files() if first_stage else [])]
+        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths if self._is_scored(p)]
         plans = self.dataset.plans["plans_name"]
         return self.folder.continued(
             RunRecord(

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunet_hypersegnas.space import derive_seed
+
+
+class ForgetfulTransforms:
+    """Transforms that keep nothing from one sample to the next.
+
+    Those of a cascade shuffle a list of their own in place, so a sample would depend on all that were drawn before it.
+    """
+
+    def __init__(self, transforms: Callable[..., dict[str, Tensor]]) -> None:
+        self._transforms = transforms
+
+    def __call__(self, **sample: Tensor) -> dict[str, Tensor]:
+        return deepcopy(self._transforms)(**sample)
 
 
 class SeededBatches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -43,6 +44,8 @@ class SuperNetSettings:
         seed: seed of everything that super-net training draws itself.
         save_every: write checkpoint_latest every so many epochs (nnU-Net's 50).
         architecture_per_rank: on several GPUs, train another sub-net on each in every step (by default, all the same).
+        previous_stage: on a cascade's second stage, the model whose predictions it takes, as TRAINER__PLANS
+            (nnUNetTrainer and the plans at hand).
     """
 
     layers: int = 12
@@ -60,6 +63,7 @@ class SuperNetSettings:
     seed: int = 0
     save_every: int = 50
     architecture_per_rank: bool = False
+    previous_stage: str | None = None
 
     def __post_init__(self) -> None:
         faults = [fault for fault in map(self._fault, fields(self)) if fault]
@@ -92,6 +96,9 @@ class SuperNetSettings:
                 ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
             case "architecture_per_rank":
                 ok, needed = isinstance(value, bool), "true or false"
+            case "previous_stage":
+                ok = isinstance(value, str) and bool(re.fullmatch(r"\w+?__(?!.*__)[\w.-]+", value))
+                needed = "a trained model's TRAINER__PLANS"
             case "seed":
                 ok, needed = whole and value >= 0, "a whole number, 0 or more"
             case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_hypersegnas.architectures import HeadsPresentLoss, deep_supervision_strides
+from nnunet_hypersegnas.nnunet.cascade import FirstStage
+from nnunet_hypersegnas.nnunet.seeded_batches import ForgetfulTransforms
 from nnunet_hypersegnas.space import SearchSpace, largest
 
 
@@ -14,6 +19,7 @@ class SpaceTrainer(nnUNetTrainer):
     """nnU-Net's trainer with targets for every head of a search space; a network need not have them all."""
 
     space: SearchSpace
+    first_stage: FirstStage | None = None
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
@@ -24,6 +30,22 @@ class SpaceTrainer(nnUNetTrainer):
     def _build_loss(self) -> nn.Module:
         loss = super()._build_loss()
         return HeadsPresentLoss(loss.loss) if self.enable_deep_supervision else loss
+
+    def take_predictions_of(self, first_stage: FirstStage | None) -> None:
+        """On a cascade's second stage, load the predictions of another model than nnU-Net would."""
+        self.first_stage = first_stage
+        self.folder_with_segs_from_previous_stage = str(first_stage.folder) if first_stage else None
+
+    def get_tr_and_val_datasets(self) -> tuple[nnUNetBaseDataset, nnUNetBaseDataset]:
+        training, validation = super().get_tr_and_val_datasets()
+        if self.first_stage:
+            self.first_stage.check([*training.identifiers, *validation.identifiers])
+        return training, validation
+
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> ForgetfulTransforms:
+        """As nnU-Net's, so that each batch follows from its seed."""
+        return ForgetfulTransforms(nnUNetTrainer.get_training_transforms(*args, **kwargs))
 
     def _do_i_compile(self) -> bool:
         return False  # another path every step would recompile until torch gives up; short trainings do not pay for it

@@ -13,10 +13,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import nnunet_hypersegnas
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings
 from nnunet_hypersegnas.space import SearchSpace
 
-CONFIGURATION_KEYS = ("spacing", "patch_size", "data_identifier", "normalization_schemes")
+CONFIGURATION_KEYS = ("spacing", "patch_size", "data_identifier", "normalization_schemes", "previous_stage")
 DATASET_KEYS = ("labels", "channel_names")
 
 
@@ -121,7 +121,9 @@ def data_changes(
         dataset_json: dataset.json now.
     """
     plans = PlansManager(init_args["plans"]).get_configuration(init_args["configuration"]).configuration
-    compared = [(f"the plans' {key}", plans.get(key), configuration.get(key)) for key in CONFIGURATION_KEYS]
+    first_stages = [c.get(BLOCK, {}).get("previous_stage") for c in (plans, configuration)]
+    compared = [("the plans' first stage", *first_stages)]
+    compared += [(f"the plans' {key}", plans.get(key), configuration.get(key)) for key in CONFIGURATION_KEYS]
     compared += [(key, init_args["dataset_json"].get(key), dataset_json.get(key)) for key in DATASET_KEYS]
     return [f"{name} {then} then, {now} now" for name, then, now in compared if then != now]
 

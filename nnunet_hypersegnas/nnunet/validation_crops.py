@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.nnunet.cascade import network_input
 from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
 
 MAX_SIDE_MM = 192.0
@@ -23,7 +24,10 @@ INDEX = "cases.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationCrop:
-    """A crop of one preprocessed case: `image` has shape (C, X, Y, Z), `labels` (X, Y, Z), in nnU-Net's axis order."""
+    """A crop of one preprocessed case: `image` has shape (C, X, Y, Z), `labels` (X, Y, Z), in nnU-Net's axis order.
+
+    On a cascade's second stage the image has channels of the first stage's prediction too.
+    """
 
     case: str
     image: np.ndarray
@@ -104,7 +108,7 @@ def read_validation_crops(folder: Path) -> list[ValidationCrop]:
 def _cut(dataset: PreprocessedDataset, keys: Sequence[str]) -> Iterator[ValidationCrop]:
     cases = dataset.cases()
     for key in keys:
-        data, seg, _, properties = cases.load_case(key)
+        data, seg, prediction, properties = cases.load_case(key)
         labels = np.asarray(seg[:])[0]
         foreground = labels > 0
         if dataset.label_manager.has_ignore_label:
@@ -116,7 +120,12 @@ def _cut(dataset: PreprocessedDataset, keys: Sequence[str]) -> Iterator[Validati
         box = foreground_box(
             foreground, [*transposed[: 3 - len(spacing_mm)], *spacing_mm], dataset.configuration.patch_size
         )
-        yield ValidationCrop(case=key, image=np.array(data[(slice(None), *box)]), labels=labels[box].copy())
+        image = network_input(
+            np.array(data[(slice(None), *box)]),
+            None if prediction is None else np.asarray(prediction[box]),
+            dataset.label_manager,
+        )
+        yield ValidationCrop(case=key, image=image, labels=labels[box].copy())
 
 
 def foreground_box(

@@ -9,8 +9,9 @@ import torch
 
 from nnunet_hypersegnas.architectures import SearchedNet
 from nnunet_hypersegnas.cli.demo import main
-from nnunet_hypersegnas.demo.loop import Commands, DemoError
+from nnunet_hypersegnas.demo.loop import Commands
 from nnunet_hypersegnas.nnunet.run_folder import RunFolder
+from nnunet_hypersegnas.nnunet.stock_commands import CommandError
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
 from nnunet_hypersegnas.search import open_storage, open_study
 from tests.conftest import run
@@ -72,7 +73,7 @@ def test_a_step_counts_as_done_when_it_was_finished_alone(tmp_path, monkeypatch)
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "")  # restored after the test, whatever Commands sets
     commands = Commands(tmp_path, "cuda", tmp_path)
-    with pytest.raises(DemoError, match="exit code"):
+    with pytest.raises(CommandError, match="exit code"):
         commands.run("a step", "false")
     assert not commands.has_run("a step")
     commands.run("a step", "true")

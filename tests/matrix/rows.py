@@ -24,7 +24,8 @@ class Row:
         shape: voxels, z first, of the cases.
         spacing_mm: z first.
         configuration: of the plans.
-        also_preprocessed: other configurations whose cases nnU-Net needs.
+        preprocessed: configurations whose cases nnU-Net needs; the same one if left out.
+        first_stage: configuration of which the other one is the cascade's second stage.
         channels: of the images.
         labels: as in dataset.json.
         planner: flags for nnUNetv2_plan_and_preprocess.
@@ -36,7 +37,8 @@ class Row:
     shape: Sequence[int] = (40, 40, 40)
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
     configuration: str = "3d_fullres"
-    also_preprocessed: Sequence[str] = ()
+    preprocessed: Sequence[str] = ()
+    first_stage: str | None = None
     channels: int = 1
     labels: Mapping[str, int | list[int]] = field(default_factory=lambda: dict(PLAIN_LABELS))
     planner: Sequence[str] = ()
@@ -103,16 +105,18 @@ FLAT = {
     "strides": ((1, 1), (2, 2), (2, 2), (2, 2)),
     "kernels": ((3, 3),) * 4,
 }
+CASCADE = {
+    "shape": (96, 96, 96),
+    "planner": ("-gpu_memory_target", "0.25"),
+    # The second stage's cases too: nnU-Net's validation of the first one waits for them forever.
+    "preprocessed": ("3d_lowres", "3d_fullres"),
+}
 ROWS = {
     "isotropic": Row(),
     "anisotropic": Row(**ANISOTROPIC),
     "2d": Row(**FLAT),
-    "3d_lowres": Row(
-        shape=(96, 96, 96),
-        configuration="3d_lowres",
-        also_preprocessed=("3d_fullres",),  # for the cascade's second stage; nnU-Net waits forever without
-        planner=("-gpu_memory_target", "0.25"),
-    ),
+    "3d_lowres": Row(**CASCADE, configuration="3d_lowres"),
+    "3d_cascade_fullres": Row(**CASCADE, configuration="3d_cascade_fullres", first_stage="3d_lowres"),
     "four channels": Row(channels=4),
     "regions": Row(labels=REGIONS),
     "ignore label": Row(labels=WITH_IGNORE),

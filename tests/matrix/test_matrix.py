@@ -70,16 +70,26 @@ def loop(tmp_path, monkeypatch):
     return Loop(tmp_path, monkeypatch)
 
 
+def train_first_stage(loop, row):
+    """Train all folds of a cascade's first stage, and return how the space names it."""
+    for fold in range(5):
+        loop.do(
+            "nnUNetv2_train", DATASET, row.first_stage, str(fold), "-device", "cpu", "-tr", TRAINER, "-p", row.plans
+        )
+    return ("--previous-stage", f"{TRAINER}__{row.plans}")
+
+
 @pytest.mark.parametrize("row", CASES)
 def test_from_images_to_predictions(row, loop):
     row.write(loop.raw)
     configuration = row.configuration
     plan = ("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-np", "2", *row.planner)
-    loop.do(*plan, "-c", configuration, *row.also_preprocessed, nnUNet_n_proc_DA="1")
+    loop.do(*plan, "-c", *(row.preprocessed or [configuration]), nnUNet_n_proc_DA="1")
+    cascade = train_first_stage(loop, row) if row.first_stage else ()
 
     channels = [str(4 + 2 * i) for i in range(len(row.strides))]
     space = ("hsnas_space", DATASET, configuration, "-p", row.plans, "--layers", "3", "--channels", *channels)
-    assert "architectures" in loop.do(*space, "--write", SUPERNET)
+    assert "architectures" in loop.do(*space, *cascade, "--write", SUPERNET)
     path = loop.preprocessed / f"{SUPERNET}.json"
     plans = json.loads(path.read_text())
     described = plans["configurations"][configuration]
@@ -111,6 +121,10 @@ def test_from_images_to_predictions(row, loop):
     elsewhere = {"nnUNet_results": str(loop.folder / "elsewhere")}
     loop.do("nnUNetv2_install_pretrained_model_from_zip", loop.folder / "model.zip", **elsewhere)
     images = ("-i", loop.raw / "imagesTs", "-device", "cpu", "-npp", "0", "-nps", "0", "--disable_tta")
+    if row.first_stage:
+        first_model = ("-d", DATASET, "-c", row.first_stage, "-f", "0", "-tr", TRAINER, "-p", row.plans)
+        loop.do("nnUNetv2_predict", *first_model, *images, "-o", loop.folder / "first")
+        images += ("-prev_stage_predictions", loop.folder / "first")
     for name, variables in (("own", {}), ("imported", elsewhere)):
         loop.do("nnUNetv2_predict", *model, *images, "-o", loop.folder / name, **variables)
     (own,), (imported,) = (list((loop.folder / name).glob("*.nii.gz")) for name in ("own", "imported"))

@@ -19,6 +19,7 @@ from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.crews import CrewError, LocalCrew, SlurmCrew
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.run_folder import RunFolder
+from nnunet_hypersegnas.nnunet.slurm import SlurmError
 from nnunet_hypersegnas.search import possible_range
 
 PLANS = "HyperSegNASDemoSupernet"
@@ -299,9 +300,9 @@ def test_slurm_jobs_cannot_share_an_sqlite_file(runs, capsys):
 
 
 def test_slurm_that_is_not_here_and_parameters_that_it_does_not_know(tmp_path):
-    with pytest.raises(CrewError, match="--slurm partition=gpu: Could not detect"):
+    with pytest.raises(SlurmError, match="--slurm partition=gpu: Could not detect"):
         SlurmCrew(["true"], 1, {"partition": "gpu"}, tmp_path)
-    with pytest.raises(CrewError, match=r"--slurm cluster=local colour=blue: .*colour"):
+    with pytest.raises(SlurmError, match=r"--slurm cluster=local colour=blue: .*colour"):
         SlurmCrew(["true"], 1, {"cluster": "local", "colour": "blue"}, tmp_path)
 
 

@@ -35,7 +35,9 @@ FUNCTIONS = {
         *("image_size", "tile_size", "tile_step_size")
     ],
     "nnunetv2.training.dataloading.nnunet_dataset.infer_dataset_class": ["folder"],
-    "nnunetv2.training.dataloading.nnunet_dataset.nnUNetBaseDataset": ["folder", "identifiers"],
+    "nnunetv2.training.dataloading.nnunet_dataset.nnUNetBaseDataset": [
+        *("folder", "identifiers", "folder_with_segs_from_previous_stage")
+    ],
     "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer": [
         *("plans", "configuration", "fold", "dataset_json", "device")
     ],
@@ -48,13 +50,16 @@ FUNCTIONS = {
         *("allow_init", "deep_supervision"),
     ],
     "nnunetv2.utilities.label_handling.label_handling.LabelManager": ["label_dict", "regions_class_order"],
+    "nnunetv2.utilities.label_handling.label_handling.convert_labelmap_to_one_hot": [
+        *("segmentation", "all_labels", "output_dtype")
+    ],
     "nnunetv2.utilities.label_handling.label_handling.determine_num_input_channels": [
         *("plans_manager", "configuration_or_config_manager", "dataset_json")
     ],
     "nnunetv2.utilities.plans_handling.plans_handler.ConfigurationManager": ["configuration_dict"],
     "nnunetv2.utilities.plans_handling.plans_handler.PlansManager": ["plans_file_or_dict"],
 }
-VARIABLES = ["nnunetv2.paths.nnUNet_preprocessed", "nnunetv2.paths.nnUNet_results"]
+VARIABLES = [f"nnunetv2.paths.nnUNet_{name}" for name in ("preprocessed", "raw", "results")]
 # What our trainers override, and so what nnU-Net has to call, with these parameters.
 HOOKS = {
     "_build_loss": [],
@@ -67,6 +72,8 @@ HOOKS = {
     ],
     "configure_optimizers": [],
     "get_dataloaders": [],
+    "get_tr_and_val_datasets": [],
+    "get_training_transforms": None,  # handed on as it is
     "initialize": [],
     "load_checkpoint": None,  # its parameter is given by position: its name has changed before
     "on_epoch_end": [],
@@ -79,7 +86,8 @@ HOOKS = {
 }
 TRAINER_ATTRIBUTES = [
     *("batch_size", "configuration_manager", "current_epoch", "dataset_json", "device", "disable_checkpointing"),
-    *("enable_deep_supervision", "grad_scaler", "initial_lr", "is_cascaded", "is_ddp", "local_rank", "log_file"),
+    *("enable_deep_supervision", "folder_with_segs_from_previous_stage", "grad_scaler", "initial_lr", "is_ddp"),
+    *("local_rank", "log_file"),
     *("logger", "loss", "lr_scheduler", "network", "num_epochs", "num_iterations_per_epoch"),
     *("num_val_iterations_per_epoch", "optimizer", "output_folder", "plans_manager", "print_to_log_file"),
     *("save_every", "weight_decay"),

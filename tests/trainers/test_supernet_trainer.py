@@ -176,9 +176,10 @@ def test_a_super_net_of_another_data_set_is_a_start(make_trainer, tmp_path):
         make_trainer({**BLOCK, "channels": [4, 8]}, pretrained=str(tmp_path / "other.pth"))
 
 
-def test_a_cascades_second_stage_is_refused(make_trainer):
-    with pytest.raises(HyperSegNASError, match=r"second stage, .* cannot be trained yet; train one for"):
-        make_trainer(previous_stage="3d_fullres")
+def test_a_cascade_without_predictions_of_its_first_stage_is_refused(make_trainer, demo_environment):
+    trainer = make_trainer({**BLOCK, "previous_stage": "nnUNetTrainer__Other"}, previous_stage="3d_lowres")
+    with pytest.raises(HyperSegNASError, match=r"takes predictions of 3d_lowres.*nnUNetTrainer__Other__3d_lowres"):
+        trainer.on_train_start()
 
 
 def test_a_collapsed_man_is_warned_about(make_trainer):

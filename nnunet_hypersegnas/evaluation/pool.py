@@ -1,0 +1,40 @@
+"""The same for many files, in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def in_processes(
+    function: Callable[[Job], Result], jobs: Sequence[Job], processes: int, on_done: Callable[[], object]
+) -> list[Result]:
+    """Return the function's results in the order of the jobs.
+
+    Args:
+        function: can be pickled, as jobs and results can.
+        jobs: what it is called with.
+        processes: how many; with one, nothing but this process runs.
+        on_done: called after each job.
+    """
+    results: dict[int, Result] = {}
+    if min(processes, len(jobs)) <= 1:
+        for number, job in enumerate(jobs):
+            results[number] = function(job)
+            on_done()
+    else:
+        with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as pool:
+            futures = {pool.submit(function, job): number for number, job in enumerate(jobs)}
+            try:
+                for future in as_completed(futures):
+                    results[futures[future]] = future.result()
+                    on_done()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return [results[number] for number in range(len(jobs))]

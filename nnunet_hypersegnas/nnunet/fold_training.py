@@ -1,0 +1,233 @@
+"""Training the folds of a cross-validation by stock nnUNetv2_train: what is missing, and nothing twice."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import torch
+
+from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
+from nnunet_hypersegnas.nnunet.slurm import slurm_executor, slurm_function
+from nnunet_hypersegnas.nnunet.stock_commands import failure, program_of
+
+POLL_S = 0.5
+SECONDS_TO_END = 10.0
+
+
+class FoldsError(HyperSegNASError):
+    """Folds that cannot be trained, or not like this."""
+
+
+class FoldState(Enum):
+    """How far a fold is."""
+
+    NEW = "not begun"
+    BEGUN = "begun"
+    TRAINED = "trained, not validated"
+    DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldJob:
+    """What is still to be done for a fold."""
+
+    fold: int
+    state: FoldState
+    command: list[str]
+
+
+def state_of(model: CrossValidation, fold: int) -> FoldState:
+    """Return how far a fold is, by the files that nnU-Net has left behind."""
+    folder = model.fold_folder(fold)
+    if (folder / "validation" / "summary.json").exists():
+        return FoldState.DONE
+    if (folder / "checkpoint_final.pth").exists():
+        return FoldState.TRAINED
+    return FoldState.BEGUN if any(folder.glob("checkpoint_*.pth")) else FoldState.NEW
+
+
+def missing_jobs(
+    model: CrossValidation, folds: Sequence[int], device: str, pretrained_weights: Path | None
+) -> list[FoldJob]:
+    """Return the stock commands that complete some folds, those left away that are done.
+
+    Args:
+        model: whose folds.
+        folds: which.
+        device: nnU-Net's -device.
+        pretrained_weights: to start from, as nnU-Net's -pretrained_weights.
+
+    Raises:
+        FoldsError: these weights are inherited from a super-net that has seen the validation cases of these folds.
+    """
+    if pretrained_weights:
+        check_weights(pretrained_weights, folds)
+    jobs = []
+    for fold in folds:
+        command, state = [*model.train_command(fold), "-device", device], state_of(model, fold)
+        if state is FoldState.NEW and pretrained_weights:
+            command += ["-pretrained_weights", str(pretrained_weights)]
+        if state is not FoldState.DONE:
+            more = {FoldState.BEGUN: ["--c"], FoldState.TRAINED: ["--val"]}.get(state, [])
+            jobs.append(FoldJob(fold=fold, state=state, command=command + more))
+    return jobs
+
+
+def check_weights(path: Path, folds: Sequence[int]) -> None:
+    """Raise FoldsError where weights that a search wrote would be used for other folds than the super-net's own."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=False)
+    except FileNotFoundError:
+        raise FoldsError(f"there is no {path}; leave -pretrained_weights away, or name a file") from None
+    except Exception as error:  # torch raises whatever pickle and zip do
+        raise FoldsError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
+    own = content.get("hypersegnas", {}).get("fold") if isinstance(content, dict) else None
+    if own is not None and list(folds) != [own]:
+        raise FoldsError(
+            f"{path} is inherited from a super-net of fold {own}, which was trained on the validation cases of the "
+            f"other folds; it may be used with --folds {own} alone, or train all folds without -pretrained_weights"
+        )
+
+
+def run_jobs(
+    jobs: Sequence[FoldJob],
+    model: CrossValidation,
+    slots: Sequence[Mapping[str, str]],
+    announce: Callable[[FoldJob, Mapping[str, str], Path | None], None],
+) -> None:
+    """Run jobs, one at a time in each slot; the others go on where one fails.
+
+    Args:
+        jobs: what to run.
+        model: whose folds they are.
+        slots: environment of each, such as the GPU that it has. With one slot nnU-Net prints here, else into logs.
+        announce: called with each job as it starts, its slot's environment and its log.
+
+    Raises:
+        FoldsError: naming each job that failed, or a fold that another process trains.
+    """
+    waiting, free = list(jobs), list(range(len(slots)))
+    running: dict[int, tuple[FoldJob, subprocess.Popen, Path | None]] = {}
+    faults = []
+    with contextlib.ExitStack() as claims:
+        claim = {job.fold: claims.enter_context(claimed(model, job.fold)) for job in jobs}
+        try:
+            while waiting or running:
+                while waiting and free:
+                    job, slot = waiting.pop(0), free.pop(0)
+                    log = model.folder / "crossval_logs" / f"fold_{job.fold}.log" if len(slots) > 1 else None
+                    announce(job, slots[slot], log)
+                    running[slot] = job, _start(job, slots[slot], log, claim[job.fold]), log
+                time.sleep(POLL_S)
+                for slot, (job, process, log) in list(running.items()):
+                    if process.poll() is not None:
+                        del running[slot]
+                        free.append(slot)
+                        if process.returncode:
+                            faults.append(f"fold {job.fold}: {failure(job.command, process.returncode, log)}")
+        finally:
+            _end([process for _, process, _ in running.values()])
+    if faults:
+        raise FoldsError(f"{'; '.join(faults)}; the same command goes on from here")
+
+
+def submit_jobs(
+    jobs: Sequence[FoldJob], model: CrossValidation, parameters: Mapping[str, str], command: Sequence[str]
+) -> None:
+    """Run jobs as a job array of SLURM, and wait for them; they are cancelled where this process is interrupted.
+
+    Args:
+        jobs: what to run.
+        model: whose folds they are.
+        parameters: of the jobs, see `slurm_executor`.
+        command: trains a fold, whose number is to follow.
+
+    Raises:
+        SlurmError: there is no SLURM, or it does not know a parameter.
+        FoldsError: naming each job that failed.
+    """
+    executor = slurm_executor("hsnas_crossval", parameters, model.folder / "crossval_logs")
+    with executor.batch():  # one job array
+        submitted = [executor.submit(slurm_function([*command, str(job.fold)])) for job in jobs]
+    print(f"Submitted: {', '.join(str(job.job_id) for job in submitted)}", flush=True)
+    try:
+        while not all(job.done() for job in submitted):
+            time.sleep(POLL_S)
+    except BaseException:
+        for job in submitted:
+            job.cancel(check=False)
+        raise
+    faults = [f"fold {job.fold}: see {s.paths.stderr}" for job, s in zip(jobs, submitted, strict=True) if s.exception()]
+    if faults:
+        raise FoldsError(f"jobs failed: {'; '.join(faults)}; the same command goes on from here")
+
+
+@contextmanager
+def claimed(model: CrossValidation, fold: int) -> Iterator[int]:
+    """Have a fold for this process and those that it starts, and yield the file that they have to keep open for that.
+
+    Raises:
+        FoldsError: another process has it.
+    """
+    path = model.fold_folder(fold) / "hsnas_crossval.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise FoldsError(f"fold {fold} of {model.name} is being trained by another process; wait for it") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some shared file systems have no locks
+            raise
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _start(job: FoldJob, variables: Mapping[str, str], log: Path | None, claim: int) -> subprocess.Popen:
+    words, environment = program_of(job.command), {**os.environ, **variables}
+    # The claim outlives this process, if that is killed and the training goes on.
+    if log is None:
+        return subprocess.Popen(words, env=environment, start_new_session=True, pass_fds=[claim])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[claim],
+        )
+
+
+def _end(processes: Sequence[subprocess.Popen]) -> None:
+    """End trainings, with the processes that prepare their batches; nnU-Net goes on from its last checkpoint."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    until = time.monotonic() + SECONDS_TO_END
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

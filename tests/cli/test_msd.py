@@ -1,0 +1,223 @@
+"""`hsnas_msd run`: a task's way through real commands, and how it goes on where it stood."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_hypersegnas.cli.msd import main
+from nnunet_hypersegnas.cli.msd_submission import main as submission
+from nnunet_hypersegnas.nnunet.msd_steps import MsdError, MsdRun
+from nnunet_hypersegnas.search import budgets_of
+from nnunet_hypersegnas.space import rng_for
+from tests.evaluation.conftest import write_image
+
+N_TRAINING, N_TEST = 5, 2
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    short = Path(__file__).parents[1] / "matrix" / "short_trainer"
+    monkeypatch.setenv("nnUNet_extTrainer", str(short))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def task(tmp_path):
+    """A small Task05_Prostate: two channels in images of four dimensions, as the challenge gives them."""
+    folder = tmp_path / "Task05_Prostate"
+    for number in range(N_TRAINING + N_TEST):
+        rng = rng_for(0, "prostate", number)
+        labels = np.zeros((16, 24, 28), np.uint8)
+        low = rng.integers(2, 6, size=3)
+        labels[tuple(slice(a, a + 8) for a in low)] = 1
+        labels[tuple(slice(a + 3, a + 7) for a in low)] = 2
+        channels = [sitk.GetImageFromArray((100 * labels + rng.normal(0, 9, labels.shape)).astype(np.float32))] * 2
+        image = sitk.JoinSeries(channels)
+        image.SetSpacing((1.0, 1.0, 1.2, 1.0))
+        image.SetOrigin((5.0, -3.0, 2.0, 0.0))
+        training = number < N_TRAINING
+        path = folder / ("imagesTr" if training else "imagesTs") / f"prostate_{number:02d}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(image, str(path))
+        if training:
+            write_image(folder / "labelsTr" / path.name, labels, (1.0, 1.0, 1.2), (5.0, -3.0, 2.0))
+    description = {
+        "name": "Prostate",
+        "modality": {"0": "T2", "1": "ADC"},
+        "labels": {"0": "background", "1": "PZ", "2": "TZ"},
+        "numTraining": N_TRAINING,
+        "training": [],
+        "test": [],
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+def titles(printed):
+    return re.findall(r"^\[([^\]]+)\]", printed, re.MULTILINE)
+
+
+def test_a_dry_run_names_every_command_and_writes_nothing(task, nnunet_folders, capsys):
+    words = ["run", str(task), "--device", "cpu", "--dry-run"]
+    assert main([*words, "--memory", "5GB", "7GB", "--search-args", "--candidates 9 --tolerance 1GB"]) == 0
+    printed = capsys.readouterr().out
+    commands = [line.split()[1] for line in printed.splitlines() if line.startswith("$ ")]
+    networks = ["hsnas_crossval", "nnUNetv2_predict", "nnUNetv2_apply_postprocessing"]
+    assert [command for command in commands if "=" not in command] == [
+        "nnUNetv2_convert_MSD_dataset",
+        *(["nnUNetv2_plan_and_preprocess"] if os.environ.get("nnUNet_n_proc_DA") != "0" else []),
+        "nnUNetv2_train",
+        "hsnas_search",
+        *networks * 2,
+    ]
+    assert "--memory 5GB 7GB --candidates 9 --tolerance 1GB" in printed and "HyperSegNASPlans_7GB" in printed
+    assert "Time and disk are estimated once the data are planned" in printed
+    assert main([*words, "--transfer", "unet"]) == 0
+    printed = capsys.readouterr().out
+    assert titles(printed)[2] == "transfer" and "hsnas_search" not in printed
+    assert "--plans HyperSegNAS_unet" in printed
+    assert not list(nnunet_folders.glob("nnUNet*/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give either --memory, to search, or --transfer"),
+        (["--memory", "5GB", "--transfer", "unet"], "give either --memory, to search, or --transfer"),
+        (["--memory", "lots"], "'lots' is no memory size"),
+    ],
+)
+def test_bad_arguments(task, nnunet_folders, words, message, capsys):
+    assert main(["run", str(task), "--device", "cpu", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_folders_that_are_no_task(task, nnunet_folders, capsys, monkeypatch):
+    assert main(["run", str(task.parent), "--memory", "5GB", "--device", "cpu"]) == 1
+    assert "is no task of the Medical Segmentation Decathlon: imagesTr, labelsTr" in capsys.readouterr().err
+    other = task.rename(task.with_name("Prostate"))
+    assert main(["run", str(other), "--memory", "5GB", "--device", "cpu"]) == 1
+    assert "its name is not of the form Task09_Spleen" in capsys.readouterr().err
+    monkeypatch.delenv("nnUNet_results")
+    other.rename(task)
+    assert main(["run", str(task), "--memory", "5GB", "--device", "cpu"]) == 1
+    assert "nnUNet_results is not set" in capsys.readouterr().err
+
+
+@pytest.fixture
+def planned(task, nnunet_folders):
+    return MsdRun(
+        folder=task,
+        configuration="3d_fullres",
+        budgets=tuple(budgets_of(["5GB"], {})),
+        plans="nnUNetPlans",
+        plans_name="P",
+        transfer=None,
+        supernet_trainer="S",
+        trainer="T",
+        folds=(0, 1),
+        device="cpu",
+        output=nnunet_folders / "out",
+        search_arguments=("--memory", "5GB"),
+    )
+
+
+def test_a_conversion_of_somebody_else_is_not_deleted(planned):
+    convert = planned.steps()[0]
+    planned.raw.mkdir(parents=True)
+    with pytest.raises(MsdError, match=r"is there without dataset\.json"):
+        convert.prepare()
+    planned.raw.rmdir()
+    convert.prepare()
+    (planned.raw / "imagesTr").mkdir(parents=True)  # and then it was killed
+    assert not convert.done()
+    convert.prepare()
+    assert not planned.raw.exists()
+    planned.raw.mkdir()
+    (planned.raw / "dataset.json").touch()
+    convert.finish()
+    assert convert.done()
+
+
+def test_half_preprocessed_data_are_preprocessed_again_with_the_same_plans(planned):
+    step = planned.steps()[1]
+    write_image(planned.raw / "labelsTr" / "prostate_00.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    assert not step.done() and step.command()[0] == "nnUNetv2_plan_and_preprocess"
+    (planned.preprocessed / "data").mkdir(parents=True)
+    configuration = {"3d_fullres": {"data_identifier": "data"}}
+    (planned.preprocessed / "nnUNetPlans.json").write_text(json.dumps({"configurations": configuration}))
+    assert not step.done() and step.command()[0] == "nnUNetv2_preprocess"
+    (planned.preprocessed / "data" / "prostate_00.pkl").touch()
+    assert step.done()
+
+
+def test_a_prediction_that_was_cut_off_is_made_again(planned, task):
+    *_, predict, _ = planned.steps()
+    folder = planned.predictions("P_5GB").with_name("before_postprocessing")
+    for number in (5, 6):
+        write_image(planned.raw / "imagesTs" / f"prostate_0{number}_0000.nii.gz", np.zeros((2, 3, 4), np.float32))
+        write_image(folder / f"prostate_0{number}.nii.gz", np.zeros((2, 3, 4), np.uint8))
+    assert predict.done()
+    path = folder / "prostate_06.nii.gz"
+    path.write_bytes(path.read_bytes()[:40])
+    predict.prepare()
+    assert not predict.done() and not path.exists() and (folder / "prostate_05.nii.gz").exists()
+
+
+def test_an_estimate_once_the_data_are_planned(demo_environment, capsys, tmp_path):
+    """On the demo's own task, whose name is of the challenge's form."""
+    task = demo_environment.folder / "Task999_Synthetic"
+    words = ["run", str(task), "--device", "cpu", "--dry-run", "-p", "HyperSegNASDemoSupernet"]
+    assert main([*words, "--memory", "1GB", "--search-args", "--tolerance 999MB", "-tr", "nnUNetTrainer_5epochs"]) == 0
+    printed = capsys.readouterr().out
+    assert "[convert] done" in printed and "[plan and preprocess] done" in printed and "[super-net] done" in printed
+    rows = [line.split() for line in printed[printed.index("step ") :].splitlines()[2:]]
+    assert [row[0] for row in rows[:5]] == ["convert", "plan", "super-net", "search", "folds"]
+    assert rows[2][1:3] == ["1", "min"]  # 18 iterations
+
+
+@pytest.mark.slow
+def test_from_a_task_to_a_submission(task, nnunet_folders, capsys):
+    """Four-dimensional images; killed while it trains, and called again."""
+    words = ["run", str(task), "--transfer", "unet", "-tr", "nnUNetTrainer_Matrix", "--device", "cpu", "-f", "0", "1"]
+    command = [Path(sys.executable).parent / "hsnas_msd", *words]
+    model = (
+        nnunet_folders / "nnUNet_results" / "Dataset005_Prostate" / "nnUNetTrainer_Matrix__HyperSegNAS_unet__3d_fullres"
+    )
+    with open("first.log", "w") as log:
+        first = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
+        while not (model / "fold_0" / "checkpoint_final.pth").exists():
+            assert first.poll() is None, Path("first.log").read_text()
+            time.sleep(0.2)
+    for group in subprocess.run(["ps", "-eo", "pgid,args"], capture_output=True, text=True).stdout.splitlines():
+        if str(nnunet_folders) in group or "Dataset005_Prostate" in group:
+            os.killpg(int(group.split()[0]), signal.SIGKILL)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0, second.stdout[-2000:] + second.stderr[-2000:]
+    assert "[1/6 convert] done before" in second.stdout and "[3/6 transfer] done before" in second.stdout
+    assert "trained, not validated" in second.stdout and "--val" in second.stdout
+    predictions = nnunet_folders / "msd_predictions" / "HyperSegNAS_unet" / "Task05_Prostate"
+    assert f"hsnas_msd_submission {predictions.relative_to(nnunet_folders)}" in second.stdout
+    again = subprocess.run(command, capture_output=True, text=True)
+    steps = ["convert", "plan and preprocess", "transfer"]
+    steps += [f"{what} HyperSegNAS_unet" for what in ("folds of", "predict with", "postprocess")]
+    assert titles(again.stdout) == [f"{number}/6 {step}" for number, step in enumerate(steps, 1)]
+    assert again.stdout.count("done before") == 6
+    capsys.readouterr()
+    assert submission([str(predictions), "--data", str(nnunet_folders), "-np", "1"]) == 1
+    faults = capsys.readouterr().err
+    assert "nothing for Task01_BrainTumour" in faults and "Task05" not in faults  # its files are as they should be
