@@ -46,9 +46,12 @@ def in_fast_layout(x: Tensor) -> Tensor:
     """Return a map in the memory format in which a network is fast: on a CPU, channels last.
 
     All operations keep the format. There a CPU's convolutions are up to twice and its interpolations up to nine times
-    as fast (docs/performance.md). On other devices the map stays as it is.
+    as fast (docs/performance.md). On other devices the map stays as it is, and so it does in half precision: in bf16,
+    which CPUs compute natively, oneDNN's gradients of small channels-last weights are not finite (torch 2.13).
     """
-    return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2]) if x.device.type == "cpu" else x
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+        return x
+    return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2])
 
 
 class _Pointwise:
