@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import repeat
 
@@ -24,6 +23,7 @@ from scipy.stats import kendalltau
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.tables import section, table
 from nnunet_hypersegnas.cost import CostModel, Quantity, TrainingSetup, format_bytes
 from nnunet_hypersegnas.cost.tracing import TracedStep
 from nnunet_hypersegnas.search import BudgetSampler, Interval, Limits
@@ -51,22 +51,6 @@ def main() -> None:
             compare(args.compared, pool)
         with section(f"Error against a traced training step, {args.n} random architectures each"):
             errors(args.n, pool)
-
-
-@contextmanager
-def section(title: str) -> Iterator[None]:
-    print(f"\n### {title}\n", flush=True)
-    start = time.perf_counter()
-    yield
-    print(f"{title}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-
-
-def table(rows: Sequence[Mapping[str, str]]) -> None:
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + " --- |" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(row.values()) + " |")
-    sys.stdout.flush()
 
 
 # Errors

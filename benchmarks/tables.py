@@ -1,0 +1,26 @@
+"""Markdown tables on stdout, and how long they took on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+
+@contextmanager
+def section(title: str) -> Iterator[None]:
+    """Print a heading, and at the end the time that what stands below it took."""
+    print(f"\n### {title}\n", flush=True)
+    start = time.perf_counter()
+    yield
+    print(f"{title}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows that have the same columns."""
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + " --- |" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(row.values()) + " |")
+    sys.stdout.flush()
