@@ -16,6 +16,7 @@ from math import prod, sqrt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunet_hypersegnas.architectures.topology_network import Modulation
 from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, largest
@@ -31,8 +32,8 @@ OUTPUT_GAIN = 1.0  # standard deviation of the sigmoid's argument at start
 class ImageEncoder(nn.Module):
     """M: six convolutions with InstanceNorm and ReLU, then the mean over the patch.
 
-    Strides and kernels follow the patch: along an axis that is one voxel long, a kernel of 3 would only see padding, and
-    its weights cost time in every optimizer step.
+    Strides and kernels follow the patch: along an axis that is one voxel long, a kernel of 3 would only see padding,
+    and its weights cost time in every optimizer step.
     """
 
     def __init__(self, input_channels: int, patch_size: Sequence[int]) -> None:
@@ -86,16 +87,19 @@ class HyperNet(nn.Module):
             nn.init.normal_(linear.weight, std=OUTPUT_GAIN / sqrt(HIDDEN_WIDTH))
             nn.init.zeros_(linear.bias)
 
-    def forward(self, vector: Tensor, architecture: Architecture) -> dict[tuple[int, int], Tensor]:
-        """Return the sigmoids, in (0, 1), shape (B, C_out) for each active edge's (layer, column)."""
+    def forward(self, vector: Tensor, architecture: Architecture) -> Tensor:
+        """Return the sigmoids, in (0, 1), shape (B, sum of C_out over the active edges in their order)."""
         for linear in self.hidden:
             vector = F.relu(linear(vector))
-        active = [(layer, column, operation) for layer, column, _, operation in architecture.active()]
-        blocks = [self.rows[_block(*key)] for key in active]
-        # One product for all blocks: hundreds of small ones would cost more than the network.
-        values = F.linear(vector, torch.cat([b.weight for b in blocks]), torch.cat([b.bias for b in blocks]))
-        parts = torch.sigmoid(values.float()).split([b.out_features for b in blocks], dim=1)
-        return {(layer, column): part for (layer, column, _), part in zip(active, parts, strict=True)}
+        blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in architecture.active()]
+
+        def product(vector: Tensor) -> Tensor:
+            # One for all blocks: hundreds of small ones would cost more than the network.
+            return F.linear(vector, torch.cat([b.weight for b in blocks]), torch.cat([b.bias for b in blocks]))
+
+        # The backward pass joins the blocks anew: to keep them would take more memory than some sub-nets do.
+        values = checkpoint(product, vector, use_reentrant=False, preserve_rng_state=False)
+        return torch.sigmoid(values.float())
 
 
 class MetaAssistantNetwork(nn.Module):
@@ -123,16 +127,21 @@ class MetaAssistantNetwork(nn.Module):
         """
         if annealing >= 1:
             return None
-        scalars = self.scalars(image, architecture, rows=architecture)
         # Eq. (5), times 2. Departs from the paper by that factor: the fixed scalar 0.5 becomes 1, so that with
         # lambda = 1 the network is exactly the plain network, chains of skips do not fade by 0.5 a layer, and nothing
         # has to be folded into the weights at export.
-        return {key: annealing + (1 - annealing) * 2 * value for key, value in scalars.items()}
+        scalars = annealing + 2 * (1 - annealing) * self.scalars(image, architecture, rows=architecture)
+        edges = [(layer, column) for layer, column, *_ in architecture.active()]
+        widths = [self.space.channels[edge.target] for _, _, edge, _ in architecture.active()]
+        return dict(zip(edges, scalars.split(widths, dim=1), strict=True))
 
-    def scalars(self, image: Tensor, architecture: Architecture, rows: Architecture) -> dict[tuple[int, int], Tensor]:
+    def scalars(self, image: Tensor, architecture: Architecture, rows: Architecture) -> Tensor:
         """Return H's sigmoids for the edges of `rows`, when told `architecture` (Eq. 4, omega_H^{a,I}).
 
         In training the two are the same; with `rows` held fixed, the scalars of different architectures compare.
+
+        Returns:
+            Shape (B, sum of C_out over the active edges of `rows` in their order).
         """
         image_vector = self.encoder(image).float()
         # Mean and variance over the vector's entries differ little between images; the pattern is what differs.
@@ -166,7 +175,7 @@ def scalar_spread(
     rows = largest(man.space)
 
     def values(image: Tensor, architecture: Architecture) -> Tensor:
-        return 2 * torch.cat([v for _, v in sorted(man.scalars(image, architecture, rows).items())], dim=1)
+        return 2 * man.scalars(image, architecture, rows)
 
     with torch.no_grad():
         over_images = values(images, architectures[0])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import reduce
 from math import prod
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,30 @@ def in_fast_layout(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return x
     return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2])
+
+
+class Scaled(NamedTuple):
+    """A feature map times one number for each sample and channel, multiplied only where the product is needed.
+
+    A chain of skips that keep their scale then costs a product of a few numbers, where each of its links would make,
+    and keep for the backward pass, another map.
+
+    Attributes:
+        factor: shape (B, C, 1, ...), or None for 1.
+    """
+
+    map: Tensor
+    factor: Tensor | None = None
+
+    def times(self, scale_bc: Tensor | None) -> Scaled:
+        """Return it times MAN's scalars, shape (B, C)."""
+        if scale_bc is None:
+            return self
+        factor = _over(self.map, scale_bc.to(self.map.dtype))
+        return Scaled(self.map, factor if self.factor is None else self.factor * factor)
+
+    def product(self) -> Tensor:
+        return self.map if self.factor is None else self.map * self.factor
 
 
 class _Pointwise:
@@ -200,13 +224,14 @@ class ConvolutionEdge(nn.Module):
         self.norm = ScaledInstanceNorm(out_channels)
         self.up = tuple(up)
 
-    def forward(self, raw: Tensor, activated: Tensor, scale_bc: Tensor | None = None) -> Tensor:
+    def forward(self, activated: Tensor, scale_bc: Tensor | None = None) -> Tensor:
         return upsample(self.norm(self.conv(activated), scale_bc), self.up)
 
 
 class ProjectionSkip(nn.Module):
     """A skip connection that changes the scale: pooling down or interpolation up, with 1x1 convolution and norm.
 
+    One that keeps the scale has nothing to compute, see `Scaled.times`.
     Average pooling as in nnU-Net's residual encoder (a strided 1x1 convolution would drop 7 of 8 voxels); going up,
     convolution and norm work at the low resolution, since a 1x1 convolution commutes with linear interpolation.
     """
@@ -218,17 +243,8 @@ class ProjectionSkip(nn.Module):
         self.norm = ScaledInstanceNorm(out_channels)
         self.down, self.up = tuple(down), tuple(up)
 
-    def forward(self, raw: Tensor, activated: Tensor, scale_bc: Tensor | None = None) -> Tensor:
-        return upsample(self.norm(self.conv(average_pool(raw, self.down)), scale_bc), self.up)
-
-
-class IdentitySkip(nn.Module):
-    """A skip connection within a scale."""
-
-    def forward(self, raw: Tensor, activated: Tensor, scale_bc: Tensor | None = None) -> Tensor:
-        if scale_bc is None:
-            return raw
-        return raw * scale_bc.to(raw.dtype)[(...,) + (None,) * (raw.ndim - 2)]
+    def forward(self, node: Tensor, scale_bc: Tensor | None = None) -> Tensor:
+        return upsample(self.norm(self.conv(average_pool(node, self.down)), scale_bc), self.up)
 
 
 class Stem(nn.Module):
@@ -273,7 +289,7 @@ class FullResolution(nn.Module):
         return self.norm(self.conv(activate(self.merge(activated))))
 
 
-def sum_normalised(terms: Sequence[Tensor]) -> Tensor:
+def sum_normalised(terms: Sequence[Scaled]) -> Scaled:
     """Add feature maps and divide by sqrt(n), which keeps the magnitude of independent inputs whatever was sampled.
 
     This is the paper's "summed and normalized" (section 3.1). A norm here would cancel MAN's scalars at every node with
@@ -281,10 +297,10 @@ def sum_normalised(terms: Sequence[Tensor]) -> Tensor:
     """
     if len(terms) == 1:
         return terms[0]
-    total = terms[0] + terms[1]
+    total = terms[0].product() + terms[1].product()
     for term in terms[2:]:
-        total = total + term
-    return total.mul_(len(terms) ** -0.5)
+        total = total + term.product()
+    return Scaled(total.mul_(len(terms) ** -0.5))
 
 
 def relative_product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ class SearchedNet(TopologyNetwork):
         space: `SearchSpace.to_json()`.
         architecture: `Architecture.to_json()`.
         strides: `deep_supervision_strides()` of the two; nnU-Net reads it from the plans.
+        recompute: train with less memory and more time, see `TopologyNetwork`; by hand, in the plans' arch_kwargs.
 
     Raises:
         SearchSpaceError, ArchitectureError: the plans hold something that is no space or no architecture of it.
@@ -37,6 +38,7 @@ class SearchedNet(TopologyNetwork):
         space: Mapping[str, Any],
         architecture: Mapping[str, Any],
         strides: Sequence[Sequence[int]],
+        recompute: bool = False,
     ) -> None:
         search_space, searched = SearchSpace.from_json(space), Architecture.from_json(architecture)
         searched.check_fits(search_space)
@@ -52,6 +54,7 @@ class SearchedNet(TopologyNetwork):
             stems=searched.stems,
             operations=[(layer, edge, operation) for layer, _, edge, operation in searched.active()],
             coarsest_output=max(searched.outputs),
+            recompute=recompute,
         )
         self.architecture = searched
         self._route = Route.of(search_space, searched)

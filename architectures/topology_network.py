@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunet_hypersegnas.architectures.operations import (
     ConvolutionEdge,
     FullResolution,
-    IdentitySkip,
     Merge,
     ProjectionSkip,
+    Scaled,
     Stem,
     activate,
     pointwise_convolution,
@@ -56,24 +58,24 @@ class Output(nn.Module):
             pointwise_convolution(channels, num_classes, space.dimension, bias=True) for channels in head_channels
         )
 
-    def forward(self, nodes: dict[int, Tensor], all_heads: bool) -> list[Tensor]:
+    def forward(self, nodes: dict[int, Scaled], all_heads: bool) -> list[Tensor]:
         """Return logits, full resolution first; only the first head runs unless `all_heads`.
 
         Nodes are taken out of `nodes`, so that they are gone as soon as nothing keeps them.
         """
         activated: list[Tensor] = []
         for scale in range(max(nodes), -1, -1):
-            activated.append(activate(self._running_sum(scale, nodes, activated)))
+            activated.append(activate(self._running_sum(scale, nodes, activated).product()))
         if self.full_resolution is not None:
             activated.append(activate(self.full_resolution(activated[-1])))
         activated.reverse()
         heads = self.seg_layers if all_heads else self.seg_layers[:1]
         return [head(features) for head, features in zip(heads, activated, strict=False)]
 
-    def _running_sum(self, scale: int, nodes: dict[int, Tensor], activated: list[Tensor]) -> Tensor:
+    def _running_sum(self, scale: int, nodes: dict[int, Scaled], activated: list[Tensor]) -> Scaled:
         terms = [nodes.pop(scale)] if scale in nodes else []
         if activated:
-            terms.append(self.merges[str(scale + 1)](activated[-1]))
+            terms.append(Scaled(self.merges[str(scale + 1)](activated[-1])))
         return sum_normalised(terms)
 
 
@@ -85,6 +87,10 @@ class Step(NamedTuple):
     target: int
     name: str
     is_convolution: bool
+
+    @property
+    def is_identity(self) -> bool:
+        return not self.is_convolution and self.source == self.target
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,12 @@ class Route:
 
 
 class TopologyNetwork(nn.Module):
-    """Modules for some edges of a search space, and the forward pass of an architecture that uses only these."""
+    """Modules for some edges of a search space, and the forward pass of an architecture that uses only these.
+
+    Attributes:
+        recompute: keep the nodes between layers alone for the backward pass, which then runs each layer anew: less
+            memory for more time (docs/performance.md). Gradients are the same.
+    """
 
     def __init__(
         self,
@@ -117,9 +128,11 @@ class TopologyNetwork(nn.Module):
         stems: Iterable[int],
         operations: Iterable[tuple[int, Edge, Operation]],
         coarsest_output: int,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.space = space
+        self.recompute = recompute
         self.stems = nn.ModuleDict(
             {
                 str(scale): Stem(
@@ -134,7 +147,8 @@ class TopologyNetwork(nn.Module):
         )
         self.layers = nn.ModuleList(nn.ModuleDict() for _ in range(space.layers))
         for layer, edge, operation in operations:
-            self.layers[layer][_name(edge, operation)] = _edge_module(space, edge, operation)
+            if (module := _edge_module(space, edge, operation)) is not None:
+                self.layers[layer][_name(edge, operation)] = module
         self.output = Output(space, num_classes, coarsest_output)
 
     def run(self, image: Tensor, route: Route, modulation: Modulation | None, *, all_heads: bool) -> list[Tensor]:
@@ -150,23 +164,34 @@ class TopologyNetwork(nn.Module):
             InputSizeError: the image's size is not divisible by the network's strides.
         """
         _check_size(image, route)
-        nodes = {scale: self.stems[str(scale)](image) for scale in route.stems}
+        nodes = {scale: Scaled(self.stems[str(scale)](image)) for scale in route.stems}
+        recompute = self.recompute and torch.is_grad_enabled()
         for layer, steps in enumerate(route.layers):
-            nodes = self._run_layer(layer, steps, nodes, modulation)
+            if recompute:
+                nodes = checkpoint(
+                    self._run_layer, layer, steps, nodes, modulation, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                nodes = self._run_layer(layer, steps, nodes, modulation)
         return self.output(nodes, all_heads)
 
     def _run_layer(
-        self, layer: int, steps: Sequence[Step], nodes: Mapping[int, Tensor], modulation: Modulation | None
-    ) -> dict[int, Tensor]:
+        self, layer: int, steps: Sequence[Step], nodes: Mapping[int, Scaled], modulation: Modulation | None
+    ) -> dict[int, Scaled]:
         activated: dict[int, Tensor] = {}  # one activation per node, shared by its convolutions
-        arriving: dict[int, list[Tensor]] = {}
+        arriving: dict[int, list[Scaled]] = {}
         for step in steps:
-            if step.is_convolution and step.source not in activated:
-                activated[step.source] = activate(nodes[step.source])
-            raw = nodes[step.source]
-            module = self.layers[layer][step.name]
+            node = nodes[step.source]
             scale_bc = None if modulation is None else modulation[layer, step.column]
-            arriving.setdefault(step.target, []).append(module(raw, activated.get(step.source, raw), scale_bc))
+            if step.is_identity:
+                term = node.times(scale_bc)
+            elif step.is_convolution:
+                if step.source not in activated:
+                    activated[step.source] = activate(node.product())
+                term = Scaled(self.layers[layer][step.name](activated[step.source], scale_bc))
+            else:
+                term = Scaled(self.layers[layer][step.name](node.product(), scale_bc))
+            arriving.setdefault(step.target, []).append(term)
         # Popped, so that terms which nothing keeps are gone before the next sum needs room.
         return {scale: sum_normalised(arriving.pop(scale)) for scale in sorted(arriving)}
 
@@ -183,7 +208,8 @@ def _name(edge: Edge, operation: Operation) -> str:
     return f"{edge.source}to{edge.target}_{operation.name.lower()}"
 
 
-def _edge_module(space: SearchSpace, edge: Edge, operation: Operation) -> nn.Module:
+def _edge_module(space: SearchSpace, edge: Edge, operation: Operation) -> nn.Module | None:
+    """Return what computes an edge, or None for a skip within a scale."""
     source, target = edge
     ones = (1,) * space.dimension
     down = space.strides[target] if target > source else ones
@@ -191,4 +217,4 @@ def _edge_module(space: SearchSpace, edge: Edge, operation: Operation) -> nn.Mod
     channels = space.channels[source], space.channels[target]
     if operation is Operation.CONV:
         return ConvolutionEdge(*channels, space.kernel_sizes[max(source, target)], down, up)
-    return IdentitySkip() if source == target else ProjectionSkip(*channels, down, up)
+    return None if source == target else ProjectionSkip(*channels, down, up)

@@ -1,6 +1,7 @@
 import json
 import pydoc
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from nnunet_hypersegnas.architectures import (
     inherit_weights,
     searched_net_kwargs,
 )
-from nnunet_hypersegnas.architectures.operations import ScaledInstanceNorm, sum_normalised
+from nnunet_hypersegnas.architectures.operations import Scaled, ScaledInstanceNorm, sum_normalised
 from nnunet_hypersegnas.architectures.topology_network import InputSizeError
 from nnunet_hypersegnas.space import (
     Architecture,
     ArchitectureError,
+    Operation,
     SearchSpace,
     largest,
     reference_architectures,
@@ -87,10 +89,11 @@ def test_only_active_edges_run(case):
         edges = [
             f"layers.{layer}.{edge.source}to{edge.target}_{operation.name.lower()}"
             for layer, _, edge, operation in architecture.active()
+            if not (operation is Operation.SKIP and edge.source == edge.target)  # which compute nothing
         ]
         stems = [f"stems.{scale}" for scale in architecture.stems]
         merges = [f"output.merges.{scale}" for scale in range(1, max(architecture.outputs) + 1)]
-        assert len(edges) == architecture.n_edges
+        assert 0 < len(edges) <= architecture.n_edges
         assert sorted(calls) == sorted(edges + stems + merges)
 
 
@@ -203,7 +206,7 @@ def test_sums_keep_the_magnitude_of_independent_inputs(n):
     torch.manual_seed(0)
     terms = [torch.randn(100_000) for _ in range(n)]
     copies = [t.clone() for t in terms]
-    assert abs(sum_normalised(terms).std() - 1) < 0.02
+    assert abs(sum_normalised([Scaled(term) for term in terms]).product().std() - 1) < 0.02
     assert all(torch.equal(a, b) for a, b in zip(terms, copies, strict=True))  # inputs are not written to
 
 
@@ -224,3 +227,49 @@ def test_nnunet_switches_deep_supervision_through_the_decoder():
     network.decoder.deep_supervision = False
     assert network(image).shape == (1, CLASSES, 16, 24, 16)
     assert SearchSpace.from_json(FULL_RESOLUTION.to_json()) == network.super_net.space
+
+
+def test_a_chain_of_skips_within_a_scale_keeps_one_map(case):
+    """With MAN, whatever its length: the chain is a product of a few numbers."""
+    space, _, image = case
+    saved = []
+    for layers in (4, 8):
+        deeper = replace(space, layers=layers)
+        network, chain = SuperNet(deeper, CHANNELS, CLASSES), smallest(deeper)
+        modulation = {
+            (layer, column): torch.full((len(image), deeper.channels[edge.target]), 0.9, requires_grad=True)
+            for layer, column, edge, _ in chain.active()
+        }
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+            logits = network(image, chain, modulation)
+        largest_factor = max(value.numel() for value in modulation.values())
+        saved.append(sum(size for size in sizes if size > largest_factor))
+        sum(one.sum() for one in logits).backward()
+        assert all(value.grad is not None for value in modulation.values())
+    assert saved[0] == saved[1]
+
+
+def test_recomputed_layers_keep_less_and_give_the_same_gradients(case):
+    space, _, image = case
+    architecture = sample(space, rng_for(0, "recompute"))
+    gradients, saved = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = SearchedNet(
+            CHANNELS,
+            CLASSES,
+            deep_supervision=True,
+            recompute=recompute,
+            **json.loads(json.dumps(searched_net_kwargs(space, architecture))),
+        )
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.nbytes) or t, lambda t: t):
+            logits = network(image)
+        sum(one.square().mean() for one in logits).backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+        saved.append(sum(sizes))
+    assert saved[1] < saved[0]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    with torch.no_grad():
+        assert torch.equal(network(image)[0], logits[0])

@@ -1,0 +1,438 @@
+"""What our own training steps cost, and how that grows; prints Markdown tables.
+
+    python -m benchmarks.steps supernet --space small    # a super-net's step beside its sub-net's own
+    python -m benchmarks.steps limit --space small       # the share of a step that its convolutions take
+    python -m benchmarks.steps growth --figure growth.png
+    python -m benchmarks.steps fusion                    # convolutions that leave a node, one by one and as one
+    python -m benchmarks.steps recompute --space small   # layers recomputed in the backward pass
+
+A step is what nnU-Net does in one: zero_grad, forward with all heads, loss, backward, gradient clipping, optimizer.
+The loss is the cheapest there is, the mean square of the logits, so that nothing hides what is compared. Networks take
+turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.networks import median_of, ratios
+from benchmarks.spaces import GROWTH_PATCH, SMALL, SPACES
+from benchmarks.step_costs import PRECISIONS, Step, saved_bytes, seconds_in_turn
+from benchmarks.tables import section, table
+from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, searched_net_kwargs
+from nnunet_hypersegnas.architectures.operations import in_fast_layout
+from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, smallest, u_net
+
+IMAGE_CHANNELS, CLASSES = 1, 3
+CLIP = 12  # nnU-Net's largest norm of the gradient
+SUPER_NET, WITHOUT_MAN, ALONE = "super-net with MAN", "super-net, MAN removed", "sub-net alone"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--space", choices=SPACES, default="paper", help="[%(default)s]")
+    parser.add_argument("--sampled", type=int, default=10, help="architectures drawn from the space [%(default)s]")
+    parser.add_argument("--patch", type=int, nargs=3, help="[64 64 64, or 24 40 24 in the small space]")
+    parser.add_argument("--batch", type=int, default=2, help="[%(default)s]")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each network [%(default)s]")
+    parser.add_argument("--device", default="cpu", help="[%(default)s]")
+    parser.add_argument("--autocast", choices=PRECISIONS, help="[off: fp32]")
+    parser.add_argument("--figure", type=Path, help="of growth, as PNG")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True  # as nnU-Net trains
+    device = torch.device(args.device)
+    title, part = PARTS[args.part]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else args.device
+    with section(f"{title} ({args.autocast or 'fp32'} on {name}, {args.repeats} repeats)"):
+        part(Bench(device, PRECISIONS.get(args.autocast), args.repeats), args)
+
+
+# Steps
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how often steps are timed."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    repeats: int
+
+    def image(self, batch: int, patch: Sequence[int]) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, IMAGE_CHANNELS, *patch, generator=generator).to(self.device)
+
+    def medians(self, steps: Mapping[str, Callable[[], Step]]) -> dict[str, float]:
+        seconds = seconds_in_turn(steps, self.repeats, self.device)
+        return {name: statistics.median(values) for name, values in seconds.items()}
+
+    def loss(self, network: nn.Module, image: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            logits = network(image)
+        return torch.stack([one.float().square().mean() for one in logits]).sum()
+
+    def saved(self, network: nn.Module, image: Tensor) -> int:
+        return saved_bytes(lambda: self.loss(network, image), (image, *network.parameters(), *network.buffers()))
+
+
+class Training:
+    """A network with nnU-Net's optimizer."""
+
+    def __init__(self, bench: Bench, network: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> None:
+        self.bench, self.network = bench, network
+        # As nnU-Net does for a sub-net, and the trainer for a super-net with its two groups.
+        self.optimizer = torch.optim.SGD(
+            [{"params": list(group)} for group in groups],
+            0.01,
+            weight_decay=3e-5,
+            momentum=0.99,
+            nesterov=True,
+            foreach=len(groups) > 1 or None,
+        )
+
+    def step(self, image: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.bench.loss(self.network, image).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        self.optimizer.step()
+
+
+def alone(bench: Bench, space: SearchSpace, architecture: Architecture, *, recompute: bool = False) -> Training:
+    kwargs = searched_net_kwargs(space, architecture)
+    network = SearchedNet(IMAGE_CHANNELS, CLASSES, deep_supervision=True, recompute=recompute, **kwargs)
+    network.to(bench.device)
+    return Training(bench, network, [list(network.parameters())])
+
+
+def one_shot(bench: Bench, space: SearchSpace, patch: Sequence[int]) -> Training:
+    network = OneShotNetwork(space, IMAGE_CHANNELS, CLASSES, patch, deep_supervision=True).to(bench.device)
+    return Training(bench, network, [list(network.super_net.parameters()), list(network.man.parameters())])
+
+
+def of_sub_net(training: Training, architecture: Architecture, annealing: float, image: Tensor) -> Callable[[], Step]:
+    """Return what prepares a super-net's step with a sub-net."""
+
+    def prepare() -> Step:
+        training.network.take(architecture, annealing)
+        return lambda: training.step(image)
+
+    return prepare
+
+
+def sampled(space: SearchSpace, count: int) -> list[Architecture]:
+    rng = rng_for(0, "benchmark", "steps")
+    return [sample(space, rng) for _ in range(count)]
+
+
+# Parts
+
+
+def supernet(bench: Bench, args: argparse.Namespace) -> None:
+    """Compare a super-net's steps with those of the same sub-nets alone."""
+    space, patch, image = _space_of(bench, args)
+    training = one_shot(bench, space, patch)
+    groups = {f"sampled ({args.sampled})": sampled(space, args.sampled)}
+    groups |= {"U-Net": [u_net(space)], "largest": [largest(space)]}
+    rows = []
+    for name, architectures in groups.items():
+        times, saved = [], []
+        for architecture in architectures:
+            own = alone(bench, space, architecture)
+            turns = {
+                SUPER_NET: of_sub_net(training, architecture, 0.0, image),
+                WITHOUT_MAN: of_sub_net(training, architecture, 1.0, image),
+                ALONE: lambda own=own: lambda: own.step(image),
+            }
+            times.append(bench.medians(turns))
+            kept = {ALONE: bench.saved(own.network, image)}
+            for key, annealing in ((SUPER_NET, 0.0), (WITHOUT_MAN, 1.0)):
+                training.network.take(architecture, annealing)
+                kept[key] = bench.saved(training.network, image)
+            saved.append(kept)
+        rows += [_beside_alone(name, key, times, saved) for key in (SUPER_NET, WITHOUT_MAN)]
+    table(rows)
+    print(
+        f"\n{args.space} space, patch {_x(patch)}, batch {args.batch}. Median (lowest to highest) over architectures."
+    )
+
+
+def _beside_alone(
+    group: str, key: str, times: Sequence[Mapping[str, float]], saved: Sequence[Mapping[str, int]]
+) -> dict[str, str]:
+    return {
+        "sub-net": group,
+        "step of": key,
+        "ms": median_of([t[key] * 1e3 for t in times]),
+        "alone (ms)": median_of([t[ALONE] * 1e3 for t in times]),
+        "time ratio": ratios([t[key] / t[ALONE] for t in times]),
+        "saved (MB)": median_of([s[key] / 1e6 for s in saved]),
+        "bytes ratio": ratios([s[key] / s[ALONE] for s in saved]),
+    }
+
+
+def limit(bench: Bench, args: argparse.Namespace) -> None:
+    """Say how much of forward and backward the bare convolutions take, and what arithmetic a device does meanwhile."""
+    space, patch, image = _space_of(bench, args)
+    rows = []
+    groups = {f"sampled ({args.sampled})": sampled(space, args.sampled)}
+    groups |= {"U-Net": [u_net(space)], "largest": [largest(space)]}
+    peak = _matrix_product_flops(bench)
+    for name, architectures in groups.items():
+        shares, speeds = [], []
+        for architecture in architectures:
+            own = alone(bench, space, architecture)
+            convolutions = BareConvolutions.of(bench, own.network, image)
+            times = bench.medians(
+                {
+                    "network": lambda own=own: lambda: bench.loss(own.network, image).backward(),
+                    "convolutions": lambda c=convolutions: c.step,
+                    "step": lambda own=own: lambda: own.step(image),
+                }
+            )
+            shares.append((times["convolutions"] / times["network"], times["convolutions"] / times["step"]))
+            speeds.append(convolutions.flops / times["step"])
+        rows.append(
+            {
+                "sub-net": name,
+                "convolutions / (forward + backward)": ratios([share for share, _ in shares]),
+                "convolutions / step": ratios([share for _, share in shares]),
+                "GFLOP/s of the step": median_of([speed / 1e9 for speed in speeds]),
+                "of a matrix product's": ratios([speed / peak for speed in speeds]),
+            }
+        )
+    table(rows)
+    print(
+        f"\n{args.space} space, patch {_x(patch)}, batch {args.batch}. Convolutions: those of the network back to back, "
+        "forward and backward, on maps of the same shapes and formats. FLOP: a multiplication or an addition; a "
+        f"large matrix product reaches {peak / 1e9:,.0f} GFLOP/s here in the same precision."
+    )
+
+
+class BareConvolutions:
+    """A network's convolutions, forward and backward, with nothing between them."""
+
+    def __init__(self, bench: Bench, calls: Sequence[tuple[nn.Module, Tensor, Tensor]]) -> None:
+        self.bench, self.calls = bench, calls
+        # Forward one product; backward two of the same size, but for maps that need no gradient.
+        self.flops = sum(
+            2 * gradient.numel() * module.weight[0].numel() * (3 if x.requires_grad else 2)
+            for module, x, gradient in calls
+        )
+
+    @classmethod
+    def of(cls, bench: Bench, network: nn.Module, image: Tensor) -> BareConvolutions:
+        calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0]
+            calls.append((module, x.detach().clone().requires_grad_(x.requires_grad), torch.ones_like(output)))
+
+        convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+        handles = [module.register_forward_hook(record) for module in convolutions]
+        bench.loss(network, image)
+        for handle in handles:
+            handle.remove()
+        return cls(bench, calls)
+
+    def step(self) -> None:
+        autocast = self.bench.autocast
+        with torch.autocast(self.bench.device.type, autocast, enabled=autocast is not None):
+            outputs = [module(x) for module, x, _ in self.calls]
+        for output, (_, _, gradient) in zip(reversed(outputs), reversed(self.calls), strict=True):
+            output.backward(gradient)
+        for module, x, _ in self.calls:
+            module.weight.grad = x.grad = None
+
+
+def _matrix_product_flops(bench: Bench) -> float:
+    """Return what a large matrix product reaches, in FLOP/s."""
+    size = 1024 if bench.device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=bench.device, dtype=bench.autocast or torch.float32)
+    seconds = bench.medians({"product": lambda: lambda: a @ a})["product"]
+    return 2 * size**3 / seconds
+
+
+def growth(bench: Bench, args: argparse.Namespace) -> None:
+    """Show how steps grow with layers, channels, patch and batch, and that a sub-net's do not with the super-net."""
+    curves = []
+    for axis, values in GROWTH.items():
+        rows = [_grown(bench, axis, value) for value in values]
+        table([row.shown(rows[0]) for row in rows])
+        print()
+        curves.append((axis, rows))
+    print(
+        f"6 layers, channels 8, 16, 32, 64, patch {_x(GROWTH_PATCH)}, batch 2, but for what varies. Largest: every edge a "
+        "convolution. Small: the sub-net with the fewest operations, which costs the same in a super-net of any depth "
+        "but for its skips."
+    )
+    if args.figure:
+        _draw(curves, args.figure)
+
+
+GROWTH: dict[str, Sequence[int]] = {
+    "layers": (6, 12, 24),
+    "first channels": (8, 16, 32),
+    "patch side": (16, 32, 64),
+    "batch": (1, 2, 4, 8),
+}
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Times and bytes at one value of what varies; by sub-net, alone and in the super-net."""
+
+    axis: str
+    value: int
+    alone_ms: Mapping[str, float]
+    super_net_ms: Mapping[str, float]
+    saved_mb: Mapping[str, float]
+
+    def shown(self, first: Grown) -> dict[str, str]:
+        row = {self.axis: str(self.value)}
+        for name in self.alone_ms:
+            row[f"{name}: alone (ms)"] = f"{self.alone_ms[name]:,.1f}"
+            row[f"{name}: in the super-net (ms)"] = f"{self.super_net_ms[name]:,.1f}"
+            row[f"{name}: times the first row's"] = f"{self.super_net_ms[name] / first.super_net_ms[name]:.2f}"
+            row[f"{name}: saved (MB)"] = f"{self.saved_mb[name]:,.1f}"
+        return row
+
+
+def _grown(bench: Bench, axis: str, value: int) -> Grown:
+    space, patch, batch = SMALL, GROWTH_PATCH, 2
+    match axis:
+        case "layers":
+            space = replace(space, layers=value)
+        case "first channels":
+            space = replace(space, channels=tuple(value * 2**scale for scale in range(space.n_scales)))
+        case "patch side":
+            patch = (value,) * 3
+        case "batch":
+            batch = value
+    image, training = bench.image(batch, patch), one_shot(bench, space, patch)
+    alone_ms, super_net_ms, saved_mb = {}, {}, {}
+    for name, architecture in (("largest", largest(space)), ("small", smallest(space))):
+        own = alone(bench, space, architecture)
+        turns = {
+            SUPER_NET: of_sub_net(training, architecture, 0.0, image),
+            ALONE: lambda own=own: lambda: own.step(image),
+        }
+        times = bench.medians(turns)
+        alone_ms[name], super_net_ms[name] = 1e3 * times[ALONE], 1e3 * times[SUPER_NET]
+        saved_mb[name] = bench.saved(own.network, image) / 1e6
+    return Grown(axis, value, alone_ms, super_net_ms, saved_mb)
+
+
+def _draw(curves: Sequence[tuple[str, Sequence[Grown]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 3), layout="constrained")
+    for axis, (name, rows) in zip(axes, curves, strict=True):
+        values = [row.value for row in rows]
+        for sub_net, colour in (("largest", "C0"), ("small", "C1")):
+            axis.plot(
+                values,
+                [row.super_net_ms[sub_net] for row in rows],
+                "o-",
+                color=colour,
+                label=f"{sub_net}, in super-net",
+            )
+            axis.plot(values, [row.alone_ms[sub_net] for row in rows], "x--", color=colour, label=f"{sub_net}, alone")
+        axis.set(xlabel=name, xscale="log", yscale="log", xticks=values, xticklabels=values)
+        axis.minorticks_off()
+    axes[0].set_ylabel("step (ms)")
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def fusion(bench: Bench, args: argparse.Namespace) -> None:
+    """Compare a node's convolutions at equal stride, to its own scale and up, with one that has all their outputs."""
+    space, patch, _ = _space_of(bench, args)
+    rows = []
+    for scale in range(1, space.n_scales):
+        channels, finer = space.channels[scale], space.channels[scale - 1]
+        size = [s // step for s, step in zip(patch, space.cumulative_strides[scale], strict=True)]
+        x = in_fast_layout(torch.randn(args.batch, channels, *size, device=bench.device)).requires_grad_()
+        weights = [
+            torch.randn(c, channels, 3, 3, 3, device=bench.device, requires_grad=True) for c in (channels, finer)
+        ]
+        times = bench.medians(
+            {
+                "two": lambda x=x, w=weights: lambda: _convolved(bench, x, w),
+                "one": lambda x=x, w=weights: lambda: _convolved(bench, x, [torch.cat(w)]),
+            }
+        )
+        rows.append(
+            {
+                "channels": f"{channels} to {channels} and {finer}",
+                "map": _x(size),
+                "two convolutions (ms)": f"{1e3 * times['two']:.2f}",
+                "as one (ms)": f"{1e3 * times['one']:.2f}",
+                "ratio": f"{times['one'] / times['two']:.2f}",
+            }
+        )
+    table(rows)
+
+
+def _convolved(bench: Bench, x: Tensor, weights: Sequence[Tensor]) -> None:
+    with torch.autocast(bench.device.type, bench.autocast, enabled=bench.autocast is not None):
+        outputs = [F.conv3d(x, weight, padding=1) for weight in weights]
+    torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+
+
+def recompute(bench: Bench, args: argparse.Namespace) -> None:
+    """Compare steps that recompute layers with those that keep everything."""
+    space, patch, image = _space_of(bench, args)
+    times, saved = [], []
+    for architecture in sampled(space, args.sampled):
+        both = {key: alone(bench, space, architecture, recompute=key == "recomputed") for key in ("kept", "recomputed")}
+        times.append(bench.medians({key: lambda own=own: lambda: own.step(image) for key, own in both.items()}))
+        saved.append({key: bench.saved(own.network, image) for key, own in both.items()})
+    table(
+        [
+            {
+                "layers": key,
+                "step (ms)": median_of([1e3 * t[key] for t in times]),
+                "time ratio": ratios([t[key] / t["kept"] for t in times]),
+                "saved (MB)": median_of([s[key] / 1e6 for s in saved]),
+                "bytes ratio": ratios([s[key] / s["kept"] for s in saved]),
+            }
+            for key in ("kept", "recomputed")
+        ]
+    )
+    print(f"\n{args.space} space, patch {_x(patch)}, batch {args.batch}, {args.sampled} random architectures.")
+
+
+def _space_of(bench: Bench, args: argparse.Namespace) -> tuple[SearchSpace, tuple[int, ...], Tensor]:
+    space, patch = SPACES[args.space]
+    patch = tuple(args.patch or patch)
+    return space, patch, bench.image(args.batch, patch)
+
+
+def _x(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+PARTS: dict[str, tuple[str, Callable[[Bench, argparse.Namespace], None]]] = {
+    "supernet": ("A super-net's step beside its sub-net's own", supernet),
+    "limit": ("The share of the convolutions", limit),
+    "growth": ("Growth of a step", growth),
+    "fusion": ("Convolutions that leave a node, one by one and as one", fusion),
+    "recompute": ("Layers recomputed in the backward pass", recompute),
+}
+
+
+if __name__ == "__main__":
+    main()
