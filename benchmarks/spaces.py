@@ -11,4 +11,3 @@ SMALL = SearchSpace(
     kernel_sizes=((3, 3, 3),) * 4,
 )
 SPACES = {"paper": (SearchSpace.paper(), (64, 64, 64)), "small": (SMALL, (24, 40, 24))}
-GROWTH_PATCH = (24, 24, 24)

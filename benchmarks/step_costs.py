@@ -17,19 +17,20 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def seconds_in_turn(
-    steps: Mapping[Key, Callable[[], Step]], repeats: int, device: torch.device
+    steps: Mapping[Key, Callable[[], Step]], repeats: int, device: torch.device, *, wall: bool = False
 ) -> dict[Key, list[float]]:
     """Time each step so many times, one after the other and again: a busy machine slows all of them.
 
-    On a CPU the time is the process', which another process takes no share of; with one thread and an idle machine it
-    is the wall's.
+    On a CPU the time is that of the process, from which other processes take nothing; with one thread and on an idle
+    machine it is the wall's.
 
     Args:
         steps: each prepares, which is not timed, and returns what is timed.
         repeats: after one round that warms up.
         device: where they run.
+        wall: take the wall's time anyway, as where a step has several threads.
     """
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    clock = time.process_time if device.type == "cpu" and not wall else time.perf_counter
     seconds: dict[Key, list[float]] = {key: [] for key in steps}
     for repeat in range(1 + repeats):
         for key, prepare in steps.items():

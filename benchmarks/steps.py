@@ -1,8 +1,7 @@
-"""What our own training steps cost, and how that grows; prints Markdown tables.
+"""What our own training steps cost; prints Markdown tables.
 
     python -m benchmarks.steps supernet --space small    # a super-net's step beside its sub-net's own
     python -m benchmarks.steps limit --space small       # the share of a step that its convolutions take
-    python -m benchmarks.steps growth --figure growth.png
     python -m benchmarks.steps fusion                    # convolutions that leave a node, one by one and as one
     python -m benchmarks.steps recompute --space small   # layers recomputed in the backward pass
 
@@ -16,20 +15,19 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.networks import median_of, ratios
-from benchmarks.spaces import GROWTH_PATCH, SMALL, SPACES
+from benchmarks.spaces import SPACES
 from benchmarks.step_costs import PRECISIONS, Step, saved_bytes, seconds_in_turn
 from benchmarks.tables import section, table
 from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, searched_net_kwargs
 from nnunet_hypersegnas.architectures.operations import in_fast_layout
-from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, smallest, u_net
+from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, u_net
 
 IMAGE_CHANNELS, CLASSES = 1, 3
 CLIP = 12  # nnU-Net's largest norm of the gradient
@@ -46,7 +44,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each network [%(default)s]")
     parser.add_argument("--device", default="cpu", help="[%(default)s]")
     parser.add_argument("--autocast", choices=PRECISIONS, help="[off: fp32]")
-    parser.add_argument("--figure", type=Path, help="of growth, as PNG")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True  # as nnU-Net trains
@@ -161,9 +158,7 @@ def supernet(bench: Bench, args: argparse.Namespace) -> None:
             saved.append(kept)
         rows += [_beside_alone(name, key, times, saved) for key in (SUPER_NET, WITHOUT_MAN)]
     table(rows)
-    print(
-        f"\n{args.space} space, patch {_x(patch)}, batch {args.batch}. Median (lowest to highest) over architectures."
-    )
+    print(f"\n{_described(args, patch)}. Median (lowest to highest) over architectures.")
 
 
 def _beside_alone(
@@ -212,7 +207,7 @@ def limit(bench: Bench, args: argparse.Namespace) -> None:
         )
     table(rows)
     print(
-        f"\n{args.space} space, patch {_x(patch)}, batch {args.batch}. Convolutions: those of the network back to back, "
+        f"\n{_described(args, patch)}. Convolutions: those of the network back to back, "
         "forward and backward, on maps of the same shapes and formats. FLOP: a multiplication or an addition; a "
         f"large matrix product reaches {peak / 1e9:,.0f} GFLOP/s here in the same precision."
     )
@@ -260,101 +255,6 @@ def _matrix_product_flops(bench: Bench) -> float:
     a = torch.randn(size, size, device=bench.device, dtype=bench.autocast or torch.float32)
     seconds = bench.medians({"product": lambda: lambda: a @ a})["product"]
     return 2 * size**3 / seconds
-
-
-def growth(bench: Bench, args: argparse.Namespace) -> None:
-    """Show how steps grow with layers, channels, patch and batch, and that a sub-net's do not with the super-net."""
-    curves = []
-    for axis, values in GROWTH.items():
-        rows = [_grown(bench, axis, value) for value in values]
-        table([row.shown(rows[0]) for row in rows])
-        print()
-        curves.append((axis, rows))
-    print(
-        f"6 layers, channels 8, 16, 32, 64, patch {_x(GROWTH_PATCH)}, batch 2, but for what varies. Largest: every edge a "
-        "convolution. Small: the sub-net with the fewest operations, which costs the same in a super-net of any depth "
-        "but for its skips."
-    )
-    if args.figure:
-        _draw(curves, args.figure)
-
-
-GROWTH: dict[str, Sequence[int]] = {
-    "layers": (6, 12, 24),
-    "first channels": (8, 16, 32),
-    "patch side": (16, 32, 64),
-    "batch": (1, 2, 4, 8),
-}
-
-
-@dataclass(frozen=True)
-class Grown:
-    """Times and bytes at one value of what varies; by sub-net, alone and in the super-net."""
-
-    axis: str
-    value: int
-    alone_ms: Mapping[str, float]
-    super_net_ms: Mapping[str, float]
-    saved_mb: Mapping[str, float]
-
-    def shown(self, first: Grown) -> dict[str, str]:
-        row = {self.axis: str(self.value)}
-        for name in self.alone_ms:
-            row[f"{name}: alone (ms)"] = f"{self.alone_ms[name]:,.1f}"
-            row[f"{name}: in the super-net (ms)"] = f"{self.super_net_ms[name]:,.1f}"
-            row[f"{name}: times the first row's"] = f"{self.super_net_ms[name] / first.super_net_ms[name]:.2f}"
-            row[f"{name}: saved (MB)"] = f"{self.saved_mb[name]:,.1f}"
-        return row
-
-
-def _grown(bench: Bench, axis: str, value: int) -> Grown:
-    space, patch, batch = SMALL, GROWTH_PATCH, 2
-    match axis:
-        case "layers":
-            space = replace(space, layers=value)
-        case "first channels":
-            space = replace(space, channels=tuple(value * 2**scale for scale in range(space.n_scales)))
-        case "patch side":
-            patch = (value,) * 3
-        case "batch":
-            batch = value
-    image, training = bench.image(batch, patch), one_shot(bench, space, patch)
-    alone_ms, super_net_ms, saved_mb = {}, {}, {}
-    for name, architecture in (("largest", largest(space)), ("small", smallest(space))):
-        own = alone(bench, space, architecture)
-        turns = {
-            SUPER_NET: of_sub_net(training, architecture, 0.0, image),
-            ALONE: lambda own=own: lambda: own.step(image),
-        }
-        times = bench.medians(turns)
-        alone_ms[name], super_net_ms[name] = 1e3 * times[ALONE], 1e3 * times[SUPER_NET]
-        saved_mb[name] = bench.saved(own.network, image) / 1e6
-    return Grown(axis, value, alone_ms, super_net_ms, saved_mb)
-
-
-def _draw(curves: Sequence[tuple[str, Sequence[Grown]]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 3), layout="constrained")
-    for axis, (name, rows) in zip(axes, curves, strict=True):
-        values = [row.value for row in rows]
-        for sub_net, colour in (("largest", "C0"), ("small", "C1")):
-            axis.plot(
-                values,
-                [row.super_net_ms[sub_net] for row in rows],
-                "o-",
-                color=colour,
-                label=f"{sub_net}, in super-net",
-            )
-            axis.plot(values, [row.alone_ms[sub_net] for row in rows], "x--", color=colour, label=f"{sub_net}, alone")
-        axis.set(xlabel=name, xscale="log", yscale="log", xticks=values, xticklabels=values)
-        axis.minorticks_off()
-    axes[0].set_ylabel("step (ms)")
-    axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
 
 
 def fusion(bench: Bench, args: argparse.Namespace) -> None:
@@ -412,13 +312,17 @@ def recompute(bench: Bench, args: argparse.Namespace) -> None:
             for key in ("kept", "recomputed")
         ]
     )
-    print(f"\n{args.space} space, patch {_x(patch)}, batch {args.batch}, {args.sampled} random architectures.")
+    print(f"\n{_described(args, patch)}, {args.sampled} random architectures.")
 
 
 def _space_of(bench: Bench, args: argparse.Namespace) -> tuple[SearchSpace, tuple[int, ...], Tensor]:
     space, patch = SPACES[args.space]
     patch = tuple(args.patch or patch)
     return space, patch, bench.image(args.batch, patch)
+
+
+def _described(args: argparse.Namespace, patch: Sequence[int]) -> str:
+    return f"{args.space} space, patch {_x(patch)}, batch {args.batch}"
 
 
 def _x(sizes: Sequence[int]) -> str:
@@ -428,7 +332,6 @@ def _x(sizes: Sequence[int]) -> str:
 PARTS: dict[str, tuple[str, Callable[[Bench, argparse.Namespace], None]]] = {
     "supernet": ("A super-net's step beside its sub-net's own", supernet),
     "limit": ("The share of the convolutions", limit),
-    "growth": ("Growth of a step", growth),
     "fusion": ("Convolutions that leave a node, one by one and as one", fusion),
     "recompute": ("Layers recomputed in the backward pass", recompute),
 }
