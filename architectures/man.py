@@ -34,8 +34,8 @@ MAN_INPUTS = ("image and architecture", "image", "none")
 class ImageEncoder(nn.Module):
     """M: six convolutions with InstanceNorm and ReLU, then the mean over the patch.
 
-    Strides and kernels follow the patch: along an axis that is one voxel long, a kernel of 3 would only see padding, and
-    its weights cost time in every optimizer step.
+    Strides and kernels follow the patch: along an axis that is one voxel long, a kernel of 3 would only see padding,
+    and its weights cost time in every optimizer step.
     """
 
     def __init__(self, input_channels: int, patch_size: Sequence[int]) -> None:
@@ -112,7 +112,8 @@ class MetaAssistantNetwork(nn.Module):
         space: the super-net's search space.
         input_channels: image channels.
         patch_size: the spatial size that the encoder's strides are made for.
-        told_architecture: whether the HyperNet gets the architecture vector; without it, it is variant B of section 4.1.
+        told_architecture: whether the HyperNet gets the architecture vector; without it, this is variant B of section
+            4.1.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
-from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.nnunet.settings import NO_VALIDATION, SuperNetSettings
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
     LOG_PREFIX,
@@ -249,6 +250,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         return self.logger.get_value("epoch_start_timestamps", step=-1)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        if os.environ.get(NO_VALIDATION) == "1":
+            self.print_to_log_file(f"No validation, since {NO_VALIDATION} is 1; nnUNetv2_train ... --val does it later")
+            return
         self.one_shot_network().take(u_net(self.space), self.settings.final_lambda)
         with_man = "with" if self.settings.final_lambda < 1 else "without"
         self.print_to_log_file(f"Validating the super-net's U-Net sub-net {with_man} MAN")

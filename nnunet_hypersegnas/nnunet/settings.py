@@ -15,6 +15,8 @@ from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
 
 BLOCK = "hypersegnas"
 OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one starts from by default
+# In the environment of a training: 1 leaves out nnU-Net's validation after it, which takes long and scores one sub-net.
+NO_VALIDATION = "HSNAS_NO_VALIDATION"
 ANNEALINGS = ("linear", "none", "at once")
 
 # Section 4: 160,000 iterations, then 20,000 of annealing; in nnU-Net's epochs of 250 iterations.
@@ -41,9 +43,9 @@ class SuperNetSettings:
         optimizer: "SGD" (Nesterov momentum 0.99, as nnU-Net) or "AdamW".
         initial_lr: learning rate of the super-net (0.01 for SGD, 0.003 for AdamW).
         annealing_lr: learning rate that annealing restarts from (half of initial_lr).
-        man: what MAN is told: "image and architecture", "image", or "none", which is a one-shot super-net without MAN.
-        annealing: how MAN goes: "linear" (Eq. 5), "none" (it is kept, for predictions too) or "at once" (it takes part in
-            every iteration, and in no prediction). Learning rates are the same for all three.
+        man: what MAN is told: "image and architecture", "image", or "none", which is a super-net without MAN.
+        annealing: how MAN goes: "linear" (Eq. 5), "none" (it is kept, for predictions too) or "at once" (it takes part
+            in every iteration, and in no prediction). Learning rates are the same for all three.
         man_lr: learning rate of MAN (a tenth of initial_lr; the network's own drives its sigmoids into a static mask).
         weight_decay: as nnU-Net.
         seed: seed of everything that super-net training draws itself.

@@ -53,8 +53,8 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
     trained = load_trained(dataset, path)
     if trained.record.annealing_lambda < 1:
         raise CheckpointError(
-            f"{path} was trained with annealing {trained.record.settings.annealing!r}, so its weights lean on MAN and do "
-            "not rank sub-nets; search a super-net of HyperSegNASSupernetTrainer"
+            f"{path} was trained with annealing {trained.record.settings.annealing!r}, so its weights lean on MAN and "
+            "do not rank sub-nets; search a super-net of HyperSegNASSupernetTrainer"
         )
     return trained.record.space, trained.network
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PUBLISHED_SOURCE = "Peng et al., HyperSegNAS, CVPR 2022, Table 1: MSD Pancreas, 25 sampled sub-nets of one super-net each"
+PUBLISHED_SOURCE = (
+    "Peng et al., HyperSegNAS, CVPR 2022, Table 1: MSD Pancreas, 25 sampled sub-nets of one super-net each"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

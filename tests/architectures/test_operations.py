@@ -62,7 +62,7 @@ def test_the_activation_is_leaky_relu_and_keeps_its_result(shape):
         expected = gradients(lambda x: F.leaky_relu(x, operations.NEGATIVE_SLOPE), x, gradient)
         assert_same(gradients(activate, x, gradient), expected)
         saved = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()), lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.data_ptr()), lambda t: t):
             result = activate(x.detach().requires_grad_())
         assert saved == [result.data_ptr()]
 
@@ -74,7 +74,7 @@ def test_pooling_is_average_pooling_and_keeps_nothing(stride):
         expected = gradients(lambda x: F.avg_pool3d(x, stride, stride), x, gradient)
         assert_same(gradients(lambda x: average_pool(x, stride), x, gradient), expected)
         saved = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()), lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()), lambda t: t):
             average_pool(x.detach().requires_grad_(), stride)
         assert not [size for size in saved if size > 1]
 

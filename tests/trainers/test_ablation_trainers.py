@@ -145,5 +145,5 @@ def test_the_search_takes_super_nets_without_man_only(make_trainer):
         if searchable:
             assert load_super_net(dataset, path)[1].man is None
         else:
-            with pytest.raises(CheckpointError, match="was trained with annealing .* lean on MAN"):
+            with pytest.raises(CheckpointError, match=r"was trained with annealing .* lean on MAN"):
                 load_super_net(dataset, path)
