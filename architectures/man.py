@@ -28,6 +28,9 @@ HIDDEN_WIDTH = 256
 HIDDEN_LAYERS = 4  # with the output layer, five fully connected layers (section 4)
 OUTPUT_GAIN = 1.0  # standard deviation of the sigmoid's argument at start
 
+# What a super-net's MAN is told: the paper's two kinds of meta information, one of them, or there is no MAN at all.
+MAN_INPUTS = ("image and architecture", "image", "none")
+
 
 class ImageEncoder(nn.Module):
     """M: six convolutions with InstanceNorm and ReLU, then the mean over the patch.
@@ -65,11 +68,15 @@ class HyperNet(nn.Module):
 
     The last layer is stored in blocks, so that only the rows an architecture needs are computed and only these get
     gradients: the others' `grad` stays None, and an optimiser leaves them alone (the paper's mask, section 4).
+
+    Args:
+        space: the super-net's search space.
+        features: length of the input vector.
     """
 
-    def __init__(self, space: SearchSpace, image_features: int) -> None:
+    def __init__(self, space: SearchSpace, features: int) -> None:
         super().__init__()
-        widths = [space.n_architecture_entries + image_features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
+        widths = [features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.rows = nn.ModuleDict(
             {
@@ -109,13 +116,23 @@ class MetaAssistantNetwork(nn.Module):
         space: the super-net's search space.
         input_channels: image channels.
         patch_size: the spatial size that the encoder's strides are made for.
+        told_architecture: whether the HyperNet gets the architecture vector; without it, this is variant B of section
+            4.1.
     """
 
-    def __init__(self, space: SearchSpace, input_channels: int, patch_size: Sequence[int]) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        input_channels: int,
+        patch_size: Sequence[int],
+        *,
+        told_architecture: bool = True,
+    ) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.told_architecture = space, told_architecture
         self.encoder = ImageEncoder(input_channels, patch_size)
-        self.hyper_net = HyperNet(space, ENCODER_CHANNELS[-1])
+        entries = space.n_architecture_entries if told_architecture else 0
+        self.hyper_net = HyperNet(space, entries + ENCODER_CHANNELS[-1])
 
     def forward(self, image: Tensor, architecture: Architecture, annealing: float = 0.0) -> Modulation | None:
         """Return the scalars of the active edges, each of shape (B, C_out), relative to the paper's fixed 0.5.
@@ -146,6 +163,8 @@ class MetaAssistantNetwork(nn.Module):
         image_vector = self.encoder(image).float()
         # Mean and variance over the vector's entries differ little between images; the pattern is what differs.
         image_vector = F.layer_norm(image_vector, image_vector.shape[1:])
+        if not self.told_architecture:
+            return self.hyper_net(image_vector, rows)
         code = image_vector.new_tensor(self._architecture_vector(architecture)).expand(len(image), -1)
         return self.hyper_net(torch.cat([code, image_vector], 1), rows)
 
@@ -170,7 +189,7 @@ def scalar_spread(
 
     Each is the median over the largest sub-net's scalars of their standard deviation: over the images (shape
     (B, C, ...), at least two) for the first architecture, and over the architectures for the first image. A MAN that
-    ignores an input gives 0 there and is no MAN.
+    ignores an input, or is not told of it, gives 0 there.
     """
     rows = largest(man.space)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from nnunet_hypersegnas.architectures.man import MetaAssistantNetwork
+from nnunet_hypersegnas.architectures.man import MAN_INPUTS, MetaAssistantNetwork
 from nnunet_hypersegnas.architectures.super_net import SuperNet
 from nnunet_hypersegnas.space import Architecture, SearchSpace, u_net
 
@@ -16,6 +16,14 @@ class OneShotNetwork(nn.Module):
 
     The path is plain state of this wrapper and of nothing below it. Freshly built, the wrapper runs a U-Net without
     MAN: that is what nnU-Net's own validation and prediction use.
+
+    Args:
+        space: the search space.
+        input_channels: image channels.
+        num_classes: heads' channels.
+        patch_size: spatial size that MAN is made for.
+        deep_supervision: whether all heads' logits are given, as a list.
+        man: what MAN is told, one of `MAN_INPUTS`; with "none" there is no MAN, `man` is None, and lambda does nothing.
     """
 
     def __init__(
@@ -25,10 +33,16 @@ class OneShotNetwork(nn.Module):
         num_classes: int,
         patch_size: Sequence[int],
         deep_supervision: bool = False,
+        man: str = MAN_INPUTS[0],
     ) -> None:
         super().__init__()
         self.super_net = SuperNet(space, input_channels, num_classes)
-        self.man = MetaAssistantNetwork(space, input_channels, patch_size)
+        # After the super-net, so that its weights at start do not depend on MAN.
+        self.man = (
+            None
+            if man == "none"
+            else MetaAssistantNetwork(space, input_channels, patch_size, told_architecture=man != "image")
+        )
         self.deep_supervision = deep_supervision
         self._all_parameters = tuple(super().parameters())
         self.take(u_net(space))
@@ -48,6 +62,6 @@ class OneShotNetwork(nn.Module):
         self.architecture, self.annealing = architecture, annealing
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        modulation = self.man(image, self.architecture, self.annealing)
+        modulation = self.man(image, self.architecture, self.annealing) if self.man is not None else None
         logits = self.super_net(image, self.architecture, modulation, all_heads=self.deep_supervision)
         return logits if self.deep_supervision else logits[0]

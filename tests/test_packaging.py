@@ -23,7 +23,9 @@ INSTALLED_AS = {
 }
 PIP_WHEEL = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
 
-COMMANDS = "calibrate compare cost crossval demo env evaluate export msd msd_submission search space status transfer"
+COMMANDS = (
+    "ablation calibrate compare cost crossval demo env evaluate export msd msd_submission search space status transfer"
+)
 
 
 @pytest.fixture(scope="module")

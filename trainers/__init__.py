@@ -1,5 +1,11 @@
 """nnU-Net trainers, found by `nnUNetv2_train ... -tr NAME` through the folder `nnunet_ext` (see `hsnas_env`)."""
 
+from nnunet_hypersegnas.trainers.ablation import (
+    HyperSegNASSupernetTrainerImageOnly,
+    HyperSegNASSupernetTrainerKeepMAN,
+    HyperSegNASSupernetTrainerNoAnneal,
+    HyperSegNASSupernetTrainerVanilla,
+)
 from nnunet_hypersegnas.trainers.supernet_trainer import HyperSegNASSupernetTrainer
 from nnunet_hypersegnas.trainers.variants import (
     HyperSegNASSupernetTrainer_1epoch,
@@ -22,4 +28,8 @@ __all__ = [
     "HyperSegNASSupernetTrainer_100epochs",
     "HyperSegNASSupernetTrainer_250epochs",
     "HyperSegNASSupernetTrainer_500epochs",
+    "HyperSegNASSupernetTrainerVanilla",
+    "HyperSegNASSupernetTrainerImageOnly",
+    "HyperSegNASSupernetTrainerKeepMAN",
+    "HyperSegNASSupernetTrainerNoAnneal",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import Any
@@ -17,15 +20,18 @@ from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
-from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.nnunet.settings import NO_VALIDATION, SuperNetSettings
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
+    LOG_PREFIX,
+    TRAINING_SECONDS,
     CheckpointError,
     SuperNetRecord,
     data_changes,
     load_checkpoint_file,
     versions,
 )
+from nnunet_hypersegnas.nnunet.variants import MAIN, Variant
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.space import (
     Architecture,
@@ -44,7 +50,6 @@ MAX_VALIDATION_PATCHES = 16
 VALIDATION_SHARE = 0.1  # of an epoch's time
 COLLAPSED_SPREAD = 0.002  # MAN's scalars are in (0, 2)
 N_SPREAD_ARCHITECTURES = 8
-LOG_PREFIX = "hsnas_"
 
 
 class HyperSegNASSupernetTrainer(SpaceTrainer):
@@ -56,7 +61,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     """
 
     network: Any
-    total_epochs: int | None = None  # variants: train this many epochs instead of the plans' setting
+    total_epochs: int | None = None  # short trainings: train this many epochs instead of the plans' setting
+    variant: Variant = MAIN  # of the ablation: its settings stand in place of the plans'
 
     def __init__(
         self,
@@ -68,8 +74,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.take_predictions_of(FirstStage.of(plans, configuration))
-        settings = SuperNetSettings.from_configuration(self.configuration_manager.configuration)
-        self.settings = settings if self.total_epochs is None else settings.shortened(self.total_epochs)
+        self.settings = self.settings_of(self.configuration_manager.configuration)
         self.schedule = Schedule.from_settings(self.settings)
         self.space = self.settings.space(self.configuration_manager.configuration)
         self.references = reference_architectures(self.space, self.settings.seed)
@@ -85,8 +90,15 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     # -- what is trained ---------------------------------------------------------------------------------------------
 
-    @staticmethod
+    @classmethod
+    def settings_of(cls, configuration: Mapping[str, Any]) -> SuperNetSettings:
+        """Return the settings with which this class trains a plans configuration."""
+        settings = replace(SuperNetSettings.from_configuration(configuration), **cls.variant.settings)
+        return settings if cls.total_epochs is None else settings.shortened(cls.total_epochs)
+
+    @classmethod  # nnU-Net's is static, and called in ways that allow both
     def build_network_architecture(
+        cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
@@ -94,13 +106,18 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         configuration = configuration_manager.configuration
-        return OneShotNetwork(
-            SuperNetSettings.from_configuration(configuration).space(configuration),
+        settings = cls.settings_of(configuration)
+        space = settings.space(configuration)
+        network = OneShotNetwork(
+            space,
             num_input_channels,
             num_output_channels,
             configuration_manager.patch_size,
             deep_supervision=enable_deep_supervision,
+            man=settings.man,
         )
+        network.take(u_net(space), settings.final_lambda)  # for whoever predicts without choosing a sub-net
+        return network
 
     def initialize(self) -> None:
         # nnU-Net leaves weights unseeded; a super-net's start belongs to its seed.
@@ -116,10 +133,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         return self.network.module if self.is_ddp else self.network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        groups = [
-            {"params": list(self.network.super_net.parameters()), "base_lr": self.settings.base_lr},
-            {"params": list(self.network.man.parameters()), "base_lr": self.settings.man_base_lr},
-        ]
+        groups = [{"params": list(self.network.super_net.parameters()), "base_lr": self.settings.base_lr}]
+        if self.network.man is not None:
+            groups.append({"params": list(self.network.man.parameters()), "base_lr": self.settings.man_base_lr})
         optimizer: torch.optim.Optimizer
         if self.settings.optimizer == "SGD":
             optimizer = torch.optim.SGD(
@@ -134,8 +150,18 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.print_to_log_file(
             f"Super-net: search space {self.space.digest} with {self.space.layers} layers, channels "
             f"{list(self.space.channels)} at strides {[list(s) for s in self.space.cumulative_strides]}; "
-            f"{self.schedule.iterations} iterations, MAN annealed over the last {self.schedule.annealing}"
+            f"{self.schedule.iterations} iterations, {self._course_of_man()}"
         )
+
+    def _course_of_man(self) -> str:
+        if not self.settings.has_man:
+            return "no MAN"
+        told = "" if self.settings.man == "image and architecture" else f" (told the {self.settings.man} alone)"
+        return {
+            "linear": f"MAN{told} annealed over the last {self.schedule.annealing}",
+            "none": f"MAN{told} in all of them, and in predictions",
+            "at once": f"MAN{told} in all of them, and in no prediction",
+        }[self.settings.annealing]
 
     def architecture_of(self, iteration: int) -> Architecture:
         """Return the sub-net that is trained in a global iteration, by this process."""
@@ -148,6 +174,12 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     def on_train_epoch_start(self) -> None:
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
         super().on_train_epoch_start()
+        self._training_started = time()
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        seconds = time() - self._training_started
+        super().on_train_epoch_end(train_outputs)
+        self._log(TRAINING_SECONDS.removeprefix(LOG_PREFIX), seconds)
 
     def train_step(self, batch: Batch) -> dict:
         self.one_shot_network().take(
@@ -208,8 +240,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         for _ in ("to warm up", "to measure"):
             before = time()
             for name in self.references:
-                self._score(self.dataloader_val.patches[0], name, 0.0)
-                self._score(self.dataloader_val.patches[0], name, 1.0)
+                for annealing in (0.0, 1.0) if self.settings.has_man else (1.0,):
+                    self._score(self.dataloader_val.patches[0], name, annealing)
             durations.append(time() - before)
         affordable = VALIDATION_SHARE * (started - self._epoch_started()) / durations[-1]
         return max(1, min(MAX_VALIDATION_PATCHES, int(affordable)))
@@ -218,15 +250,19 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         return self.logger.get_value("epoch_start_timestamps", step=-1)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        self.one_shot_network().take(u_net(self.space))
-        self.print_to_log_file("Validating the super-net's U-Net sub-net without MAN; the search scores all others")
+        if os.environ.get(NO_VALIDATION) == "1":
+            self.print_to_log_file(f"No validation, since {NO_VALIDATION} is 1; nnUNetv2_train ... --val does it later")
+            return
+        self.one_shot_network().take(u_net(self.space), self.settings.final_lambda)
+        with_man = "with" if self.settings.final_lambda < 1 else "without"
+        self.print_to_log_file(f"Validating the super-net's U-Net sub-net {with_man} MAN")
         super().perform_actual_validation(save_probabilities)
 
     # -- logs --------------------------------------------------------------------------------------------------------
 
     def _prepare_logs(self) -> None:
         """Register our keys with nnU-Net's logger, which takes one value of each in every epoch."""
-        keys = ["lambda", "spread_images", "spread_architectures"]
+        keys = ["lambda", "spread_images", "spread_architectures", TRAINING_SECONDS.removeprefix(LOG_PREFIX)]
         keys += [f"dsc_{name}{suffix}" for name in self.references for suffix in ("", "_without_man")]
         logging = self.logger.local_logger.my_fantastic_logging
         epochs = len(logging["train_losses"])
@@ -255,22 +291,28 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         )
 
     def _log_spread(self, patches: list[Batch]) -> None:
+        man = self.one_shot_network().man
+        if man is None:
+            self._log("spread_images", float("nan"))
+            self._log("spread_architectures", float("nan"))
+            return
         images = torch.cat([patch["data"] for patch in patches]).to(self.device)
         if len(images) < 2:  # the spread over one patch is not defined
             images = torch.cat([images, images.flip(2)])
         rng = rng_for(self.settings.seed, "spread architecture")
         architectures = [sample(self.space, rng) for _ in range(N_SPREAD_ARCHITECTURES)]
-        over_images, over_architectures = scalar_spread(self.one_shot_network().man, images, architectures)
+        over_images, over_architectures = scalar_spread(man, images, architectures)
         self._log("spread_images", over_images)
         self._log("spread_architectures", over_architectures)
         self.print_to_log_file(
             f"Spread of MAN's scalars (of 0 to 2) over images {over_images:.4f}, over architectures "
             f"{over_architectures:.4f}"
         )
-        if self.annealing_lambda < 1 and min(over_images, over_architectures) < COLLAPSED_SPREAD:
+        told = {"images": over_images} | ({"architectures": over_architectures} if man.told_architecture else {})
+        collapsed = [name for name, spread in told.items() if spread < COLLAPSED_SPREAD]
+        if self.annealing_lambda < 1 and collapsed:
             self.print_to_log_file(
-                "WARNING: MAN's scalars hardly depend on "
-                f"{'images' if over_images < COLLAPSED_SPREAD else 'architectures'} any more: MAN has collapsed or "
+                f"WARNING: MAN's scalars hardly depend on {collapsed[0]} any more: MAN has collapsed or "
                 "saturated. A smaller man_lr in the plans' hypersegnas block helps."
             )
 

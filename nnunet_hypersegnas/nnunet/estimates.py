@@ -82,6 +82,7 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
             dataset.label_manager.num_segmentation_heads,
             tuple(dataset.configuration.patch_size),
             deep_supervision=True,
+            man=SuperNetSettings.from_configuration(dataset.configuration.configuration).man,
         ).to(device)
         trainer.network = one_shot.train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)

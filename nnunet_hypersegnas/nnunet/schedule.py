@@ -14,17 +14,21 @@ ANNEALING_END = 0.1  # share of the annealing learning rate that is left at the 
 class Schedule:
     """Warm-up, main phase and annealing, counted in iterations from 0.
 
+    Learning rate and warm-up do not depend on what becomes of MAN, so that super-nets with and without it compare.
+
     Attributes:
         iterations: all iterations.
         annealing: how many of the last iterations anneal MAN away.
         warmup: how many of the first iterations run with every edge active.
         restart: the learning rate that annealing starts from, relative to the initial one.
+        constant_lambda: lambda of every iteration, where MAN is not annealed: 0 with it, 1 where there is none.
     """
 
     iterations: int
     annealing: int
     warmup: int = 0
     restart: float = 0.5
+    constant_lambda: float | None = None
 
     @classmethod
     def from_settings(cls, settings: SuperNetSettings) -> Schedule:
@@ -33,7 +37,13 @@ class Schedule:
             annealing = round(iterations * PAPER_ANNEALING_SHARE)
         else:
             annealing = round(settings.annealing_epochs * settings.iterations_per_epoch)
+        constant_lambda = None
+        if not settings.has_man:
+            constant_lambda = 1.0
+        elif settings.annealing != "linear":
+            constant_lambda = 0.0
         return cls(
+            constant_lambda=constant_lambda,
             iterations=iterations,
             annealing=max(1, annealing),  # however short the run, its last step is without MAN
             warmup=round(settings.warmup_epochs * settings.iterations_per_epoch),
@@ -50,6 +60,8 @@ class Schedule:
 
     def annealing_lambda(self, iteration: int) -> float:
         """Return lambda of Eq. 5: 0 until annealing starts, then linear, 1 in the last iteration and ever after."""
+        if self.constant_lambda is not None:
+            return self.constant_lambda
         return min(1.0, max(0.0, (iteration - self.main + 1) / self.annealing))
 
     def lr_factor(self, iteration: int) -> float:

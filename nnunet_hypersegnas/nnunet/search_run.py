@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +18,16 @@ from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.crews import Crew
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.device_measuring import Measuring
-from nnunet_hypersegnas.nnunet.digests import digest, file_digest
+from nnunet_hypersegnas.nnunet.digests import file_digest
 from nnunet_hypersegnas.nnunet.run_folder import RunFolder, RunRecord, check_run_name
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
 from nnunet_hypersegnas.nnunet.super_net_loading import check_trained, load_super_net
-from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops, read_validation_crops, scoring_cases
+from nnunet_hypersegnas.nnunet.validation_crops import (
+    crops_name,
+    keep_validation_crops,
+    read_validation_crops,
+    scoring_cases,
+)
 from nnunet_hypersegnas.search import (
     Budget,
     BudgetSampler,
@@ -157,9 +161,6 @@ class SuperNetSearch:
         Raises:
             RunError: the run's folder holds a search with other arguments.
         """
-        first_stage = self.dataset.first_stage
-        paths = [*sorted(self.dataset.data_folder.iterdir()), *(first_stage.files() if first_stage else [])]
-        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths if self._is_scored(p)]
         plans = self.dataset.plans["plans_name"]
         return self.folder.continued(
             RunRecord(
@@ -173,15 +174,12 @@ class SuperNetSearch:
                 memory=memory,
                 budgets={budget.label: str(budget.limits) for budget in budgets},
                 settings=self.settings,
-                crops=f"crops_{digest(files, list(self.dataset.configuration.patch_size))}",
+                crops=crops_name(self.dataset, self.cases),
                 storage=storage,
                 host=socket.gethostname(),
                 study=f"{self.dataset.name} {plans} fold {self.fold} {self.folder.path.name} {uuid.uuid4().hex[:8]}",
             )
         )
-
-    def _is_scored(self, path: Path) -> bool:
-        return path.name.split(".")[0].removesuffix("_seg") in set(self.cases)
 
     def prepare(self, record: RunRecord) -> list[Rung]:
         """Write what workers need, and return the search's rungs.

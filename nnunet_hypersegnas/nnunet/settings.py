@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from nnunet_hypersegnas.architectures import MAN_INPUTS
 from nnunet_hypersegnas.cost import check_patch
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
 
 BLOCK = "hypersegnas"
 OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one starts from by default
+# In the environment of a training: 1 leaves out nnU-Net's validation after it, which takes long and scores one sub-net.
+NO_VALIDATION = "HSNAS_NO_VALIDATION"
+ANNEALINGS = ("linear", "none", "at once")
 
 # Section 4: 160,000 iterations, then 20,000 of annealing; in nnU-Net's epochs of 250 iterations.
 PAPER_EPOCHS = 720
@@ -39,6 +43,9 @@ class SuperNetSettings:
         optimizer: "SGD" (Nesterov momentum 0.99, as nnU-Net) or "AdamW".
         initial_lr: learning rate of the super-net (0.01 for SGD, 0.003 for AdamW).
         annealing_lr: learning rate that annealing restarts from (half of initial_lr).
+        man: what MAN is told: "image and architecture", "image", or "none", which is a super-net without MAN.
+        annealing: how MAN goes: "linear" (Eq. 5), "none" (it is kept, for predictions too) or "at once" (it takes part
+            in every iteration, and in no prediction). Learning rates are the same for all three.
         man_lr: learning rate of MAN (a tenth of initial_lr; the network's own drives its sigmoids into a static mask).
         weight_decay: as nnU-Net.
         seed: seed of everything that super-net training draws itself.
@@ -58,6 +65,8 @@ class SuperNetSettings:
     optimizer: str = "SGD"
     initial_lr: float | None = None
     annealing_lr: float | None = None
+    man: str = MAN_INPUTS[0]
+    annealing: str = ANNEALINGS[0]
     man_lr: float | None = None
     weight_decay: float = 3e-5
     seed: int = 0
@@ -70,6 +79,9 @@ class SuperNetSettings:
         if not faults:
             if self.optimizer not in OPTIMIZERS:
                 faults.append(f"optimizer is {self.optimizer!r}, allowed are {', '.join(OPTIMIZERS)}")
+            for name, allowed in (("man", MAN_INPUTS), ("annealing", ANNEALINGS)):
+                if getattr(self, name) not in allowed:
+                    faults.append(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, allowed))}")
             if self.scales is not None and self.channels is not None and self.scales != len(self.channels):
                 faults.append(f"scales is {self.scales}, but channels names {len(self.channels)} scales")
             annealing = self.epochs * PAPER_ANNEALING_SHARE if self.annealing_epochs is None else self.annealing_epochs
@@ -94,6 +106,9 @@ class SuperNetSettings:
                 needed = "a list of positive whole numbers"
             case "optimizer":
                 ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
+            case "man" | "annealing":
+                allowed = MAN_INPUTS if field.name == "man" else ANNEALINGS
+                ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, allowed))}"
             case "architecture_per_rank":
                 ok, needed = isinstance(value, bool), "true or false"
             case "previous_stage":
@@ -147,6 +162,16 @@ class SuperNetSettings:
     @property
     def man_base_lr(self) -> float:
         return self.man_lr if self.man_lr is not None else 0.1 * self.base_lr
+
+    @property
+    def has_man(self) -> bool:
+        """Whether there is a MAN at all."""
+        return self.man != "none"
+
+    @property
+    def final_lambda(self) -> float:
+        """Lambda of Eq. 5 with which the trained super-net predicts: 0 where MAN is kept, else 1."""
+        return 0.0 if self.has_man and self.annealing == "none" else 1.0
 
     def space(self, configuration: Mapping[str, Any]) -> SearchSpace:
         """Return the search space of a plans configuration under these settings.

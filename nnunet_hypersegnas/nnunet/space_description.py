@@ -32,7 +32,7 @@ class SpaceDescription:
         architectures: number of different ones.
         ranges: between what the costs of a network lie, predicted for its training; in bytes and numbers.
         super_net_parameters: of the super-net.
-        man_parameters: of the Meta-Assistant Network beside it.
+        man_parameters: of the Meta-Assistant Network beside it; 0 where the settings have none.
     """
 
     space: SearchSpace
@@ -56,7 +56,7 @@ class SpaceDescription:
         setup = training_setup(dataset, device_type)
         costs = CostModel(space, setup)
         with torch.device("meta"):  # shapes alone
-            network = OneShotNetwork(space, setup.input_channels, setup.num_classes, setup.patch_size)
+            network = OneShotNetwork(space, setup.input_channels, setup.num_classes, setup.patch_size, man=settings.man)
         return cls(
             space=space,
             spacing_mm=tuple(configuration.spacing),
@@ -65,7 +65,7 @@ class SpaceDescription:
             architectures=count_architectures(space),
             ranges={quantity: possible_range(space, costs.predict, quantity) for quantity in RANGES},
             super_net_parameters=sum(p.numel() for p in network.super_net.parameters()),
-            man_parameters=sum(p.numel() for p in network.man.parameters()),
+            man_parameters=sum(p.numel() for p in network.man.parameters()) if network.man is not None else 0,
         )
 
     def scales(self) -> list[dict[str, str]]:

@@ -1,19 +1,37 @@
-"""Loading a trained super-net for the search, with every reason not to."""
+"""Loading a trained super-net, with every reason not to."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
+    TRAINING_SECONDS,
     CheckpointError,
     SuperNetRecord,
     data_changes,
     load_checkpoint_file,
 )
 from nnunet_hypersegnas.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSuperNet:
+    """A super-net as its training left it.
+
+    Attributes:
+        record: what its checkpoint says of it.
+        network: super-net and MAN, on the CPU.
+        training_seconds: of the training iterations of each epoch; empty where the version that trained it did not say.
+    """
+
+    record: SuperNetRecord
+    network: OneShotNetwork
+    training_seconds: tuple[float, ...]
 
 
 def check_trained(dataset: PreprocessedDataset, path: Path) -> None:
@@ -26,19 +44,39 @@ def check_trained(dataset: PreprocessedDataset, path: Path) -> None:
 
 
 def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpace, OneShotNetwork]:
-    """Load a trained super-net, on the CPU.
+    """Load a trained super-net for the search, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, no super-net's, not annealed to the end, or made for another search space
+        CheckpointError: the file is missing, no super-net's, not trained to the end, made for another search space
+            or other labels, or MAN is not annealed away in it.
+    """
+    trained = load_trained(dataset, path)
+    if trained.record.annealing_lambda < 1:
+        raise CheckpointError(
+            f"{path} was trained with annealing {trained.record.settings.annealing!r}, so its weights lean on MAN and "
+            "do not rank sub-nets; search a super-net of HyperSegNASSupernetTrainer"
+        )
+    return trained.record.space, trained.network
+
+
+def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
+    """Load a trained super-net, whatever became of its MAN.
+
+    Raises:
+        CheckpointError: the file is missing, no super-net's, not trained to the end, or made for another search space
             or other labels.
     """
     check_trained(dataset, path)
     checkpoint = load_checkpoint_file(path)
     record = SuperNetRecord.from_checkpoint(checkpoint, path)
-    if record.annealing_lambda < 1:
+    if record.annealing_lambda < 1 and record.settings.annealing == "linear":
         raise CheckpointError(
             f"MAN is not annealed away in {path} (lambda {record.annealing_lambda:.3f}, iteration {record.iteration}); "
             "finish the training with --c: weights that still lean on MAN do not rank sub-nets"
+        )
+    if record.iteration < (whole := Schedule.from_settings(record.settings).iterations):
+        raise CheckpointError(
+            f"{path} is not trained to the end (iteration {record.iteration} of {whole}); finish the training with --c"
         )
     configuration = dataset.configuration.configuration
     if SuperNetSettings.from_configuration(configuration).space(configuration) != record.space:
@@ -56,7 +94,12 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
         dataset.input_channels,
         dataset.label_manager.num_segmentation_heads,
         dataset.configuration.patch_size,
+        man=record.settings.man,
     )
     network.load_state_dict(checkpoint["network_weights"])
     network.eval()
-    return record.space, network
+    return TrainedSuperNet(
+        record=record,
+        network=network,
+        training_seconds=tuple(checkpoint.get("logging", {}).get(TRAINING_SECONDS, ())),
+    )

@@ -18,6 +18,8 @@ from nnunet_hypersegnas.space import SearchSpace
 
 CONFIGURATION_KEYS = ("spacing", "patch_size", "data_identifier", "normalization_schemes", "previous_stage")
 DATASET_KEYS = ("labels", "channel_names")
+LOG_PREFIX = "hsnas_"  # of our keys in nnU-Net's log
+TRAINING_SECONDS = f"{LOG_PREFIX}training_seconds"  # of the training iterations of each epoch
 
 
 class CheckpointError(HyperSegNASError):

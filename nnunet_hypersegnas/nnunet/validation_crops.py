@@ -17,6 +17,7 @@ import numpy as np
 from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.nnunet.cascade import network_input
 from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
+from nnunet_hypersegnas.nnunet.digests import digest
 
 MAX_SIDE_MM = 192.0
 INDEX = "cases.json"
@@ -49,6 +50,19 @@ def scoring_cases(dataset: PreprocessedDataset, fold: int, max_cases: int | None
             "run nnUNetv2_preprocess again"
         )
     return keys
+
+
+def crops_name(dataset: PreprocessedDataset, cases: Sequence[str]) -> str:
+    """Return the name of a folder for the crops of some cases: another one where their files have changed."""
+    first_stage = dataset.first_stage
+    paths = [*sorted(dataset.data_folder.iterdir()), *(first_stage.files() if first_stage else [])]
+    wanted = set(cases)
+    files = [
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in paths
+        if path.name.split(".")[0].removesuffix("_seg") in wanted
+    ]
+    return f"crops_{digest(files, list(dataset.configuration.patch_size))}"
 
 
 def keep_validation_crops(folder: Path, dataset: PreprocessedDataset, fold: int, max_cases: int | None = None) -> None:

@@ -32,6 +32,8 @@ def test_every_fault_of_the_block_is_named_at_once():
         ({"epochs": 9, "warmup_epochs": 8.5}, r"\(1 \+ 8.5\) exceed epochs \(9\)"),  # a ninth by default
         ({"initial_lr": float("nan")}, "initial_lr is nan"),
         ({"weight_decay": float("inf")}, "weight_decay is inf"),
+        ({"man": "architecture"}, "man is 'architecture', allowed are 'image and architecture', 'image', 'none'"),
+        ({"annealing": 1}, "annealing is 1, needed is one of 'linear', 'none', 'at once'"),
     ],
 )
 def test_wrong_blocks_are_refused(block, message):
@@ -65,6 +67,26 @@ def test_every_schedule_ends_at_lambda_one_with_a_learning_rate_left(epochs, blo
     assert schedule.lr_factor(last) > 0.04  # not zero just as MAN's influence ends
     assert schedule.lr_factor(schedule.main) > 10 * schedule.lr_factor(schedule.main - 1)  # it restarts
     assert schedule.in_warmup(0) == bool(block)
+
+
+@pytest.mark.parametrize(
+    ("block", "during", "after"),
+    [
+        ({"man": "none"}, 1, 1),
+        ({"annealing": "none"}, 0, 0),
+        ({"man": "image", "annealing": "none"}, 0, 0),
+        ({"annealing": "at once"}, 0, 1),
+        ({}, None, 1),
+    ],
+)
+def test_what_becomes_of_man_leaves_learning_rates_alone(block, during, after):
+    sizes = {"epochs": 4, "iterations_per_epoch": 5, "annealing_epochs": 1, "warmup_epochs": 1}
+    settings, usual = _settings(**sizes, **block), Schedule.from_settings(_settings(**sizes))
+    schedule = Schedule.from_settings(settings)
+    assert settings.final_lambda == after
+    for i in range(20):
+        assert schedule.lr_factor(i) == usual.lr_factor(i) and schedule.in_warmup(i) == usual.in_warmup(i)
+        assert schedule.annealing_lambda(i) == (usual.annealing_lambda(i) if during is None else during)
 
 
 def test_annealing_is_linear():

@@ -77,6 +77,7 @@ HOOKS = {
     "initialize": [],
     "load_checkpoint": None,  # its parameter is given by position: its name has changed before
     "on_epoch_end": [],
+    "on_train_epoch_end": ["train_outputs"],
     "on_train_epoch_start": [],
     "on_train_start": [],
     "perform_actual_validation": ["save_probabilities"],

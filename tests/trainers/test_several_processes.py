@@ -73,9 +73,10 @@ def test_an_architecture_of_its_own_on_each_rank(make_trainer, tmp_path):
         assert_same_weights(rank["weights"], trainer.network.state_dict())
 
 
-def test_a_whole_training_on_two_ranks(make_trainer, tmp_path):
+@pytest.mark.parametrize("man", ["image and architecture", "none"])
+def test_a_whole_training_on_two_ranks(make_trainer, tmp_path, man):
     """Validation, logs and checkpoints too; one process goes on from the checkpoint."""
-    block = {**BLOCK, "epochs": 2, "annealing_epochs": 1}
+    block = {**BLOCK, "epochs": 2, "annealing_epochs": 1, "man": man}
     trainer = make_trainer(block, batch_size=2)
     spawn(train, (2, trainer.plans_manager.plans_name, tmp_path), nprocs=2)
     continued = make_trainer(block, batch_size=2, resume=True)

@@ -1,0 +1,177 @@
+"""The super-nets of an ablation: a variant under a seed, and the stock command that trains it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.nnunet.ablation.errors import AblationError
+from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.fold_training import FoldJob, FoldState
+from nnunet_hypersegnas.nnunet.plans import check_plans_name
+from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings
+from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError, SuperNetRecord
+from nnunet_hypersegnas.nnunet.variants import Variant, trained_variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One super-net of an ablation.
+
+    Attributes:
+        variant: how it is trained, and evaluated.
+        seed: of its training.
+        fold: of the data set's split.
+        model: nnU-Net's, under plans that hold the seed.
+        settings: that its training has.
+        final_lambda: of Eq. 5, with which its sub-nets are scored.
+        copied_plans: whether the plans are a copy that the ablation writes.
+    """
+
+    variant: Variant
+    seed: int
+    fold: int
+    model: CrossValidation
+    settings: SuperNetSettings
+    final_lambda: float
+    copied_plans: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.key}, seed {self.seed}"
+
+    @property
+    def plans_file(self) -> Path:
+        dataset = self.model.dataset
+        return dataset.folder / f"{dataset.plans['plans_name']}.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.model.fold_folder(self.fold) / "checkpoint_final.pth"
+
+    @property
+    def state(self) -> FoldState:
+        """How far its training is; nnU-Net's own validation, which is not needed here, does not count."""
+        if self.checkpoint.exists():
+            return FoldState.DONE
+        return FoldState.BEGUN if any(self.checkpoint.parent.glob("checkpoint_*.pth")) else FoldState.NEW
+
+    def job(self, device: str) -> FoldJob:
+        """Return the stock command that trains it, or goes on where it was interrupted."""
+        dataset = self.model.dataset
+        command = ["nnUNetv2_train", dataset.name, dataset.configuration_name, str(self.fold)]
+        command += ["-tr", self.model.trainer, "-p", dataset.plans["plans_name"], "-device", device]
+        state = self.state
+        return FoldJob(fold=self.fold, state=state, command=command + (["--c"] if state is FoldState.BEGUN else []))
+
+    def faults(self) -> list[str]:
+        """Return what stands in the way: other plans under the copy's name, or checkpoints of other settings."""
+        found = []
+        if self.copied_plans and self.plans_file.exists():
+            there = read_json(self.plans_file)
+            if there != json.loads(json.dumps(self.model.dataset.plans)):
+                found.append(
+                    f"{self.plans_file} is there already and is not the ablation's copy of the plans with seed "
+                    f"{self.seed} as they are now; remove or rename it"
+                )
+        space = self.settings.space(self.model.dataset.configuration.configuration)
+        for path in sorted(self.checkpoint.parent.glob("checkpoint_*.pth")):
+            try:
+                SuperNetRecord.read(path).check_continues(space, self.settings)
+            except CheckpointError as error:
+                found.append(f"{path}: {error}")
+        return found
+
+    def write_plans(self) -> None:
+        """Write the copy of the plans, where there is to be one and it is not there yet."""
+        if self.copied_plans and not self.plans_file.exists():
+            write_json(self.plans_file, dict(self.model.dataset.plans))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationPlan:
+    """What is compared: variants, seeds, and the plans all of them start from.
+
+    Attributes:
+        dataset: with the plans' configuration.
+        fold: of its split.
+        variants: in the order of the tables.
+        seeds: in the order in which super-nets are trained.
+        longer: variants that train longer than the plans say, by key, with the factor.
+
+    Raises:
+        AblationError: the plans set what the variants differ in.
+        SettingsError: the plans' block is wrong.
+    """
+
+    dataset: PreprocessedDataset
+    fold: int
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    longer: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        usual, given = SuperNetSettings(), self.settings
+        if changed := [f"{key} {getattr(given, key)!r}" for key in ("man", "annealing") if _differ(given, usual, key)]:
+            raise AblationError(
+                f"plans {self.dataset.plans['plans_name']} set {' and '.join(changed)}, which is what the variants of "
+                f"an ablation differ in; take it out of their {BLOCK!r} block"
+            )
+
+    @cached_property
+    def settings(self) -> SuperNetSettings:
+        """The plans' own."""
+        return SuperNetSettings.from_configuration(self.dataset.configuration.configuration)
+
+    def entries(self) -> list[Entry]:
+        """Return all super-nets, seed by seed, so that one comparison is complete before another is begun."""
+        return [self._entry(variant, seed) for seed in self.seeds for variant in self.variants]
+
+    def _entry(self, variant: Variant, seed: int) -> Entry:
+        factor = self.longer.get(variant.key)
+        base = self.settings if factor is None else self.settings.shortened(round(self.settings.epochs * factor))
+        base = replace(base, seed=seed)
+        copied = base != self.settings
+        return Entry(
+            variant=variant,
+            seed=seed,
+            fold=self.fold,
+            model=CrossValidation(dataset=self._with(base) if copied else self.dataset, trainer=variant.trained_as),
+            settings=replace(base, **trained_variant(variant).settings),
+            final_lambda=replace(base, **variant.settings).final_lambda,
+            copied_plans=copied,
+        )
+
+    def _with(self, settings: SuperNetSettings) -> PreprocessedDataset:
+        """Return the data set with a copy of its plans under a name that says what is different."""
+        name = f"{self.dataset.plans['plans_name']}_seed{settings.seed}"
+        changes: dict[str, Any] = {"seed": settings.seed}
+        if settings.epochs != self.settings.epochs:
+            name += f"_{settings.epochs}epochs"
+            changes |= {key: getattr(settings, key) for key in ("epochs", "annealing_epochs", "warmup_epochs")}
+        if self.dataset.first_stage:  # by name, since the copy's plans have another one
+            changes["previous_stage"] = self.dataset.first_stage.model
+        check_plans_name(name)
+        plans = deepcopy(dict(self.dataset.plans))
+        plans["plans_name"] = name
+        block = {**self.dataset.configuration.configuration.get(BLOCK, {}), **changes}
+        # What the plans leave open stays open.
+        block = {key: value for key, value in block.items() if value is not None}
+        plans["configurations"][self.dataset.configuration_name][BLOCK] = block
+        return replace(self.dataset, plans=plans)
+
+
+def faults_of(entries: Sequence[Entry]) -> list[str]:
+    """Return everything that stands in the way of some super-nets, each once."""
+    return list(dict.fromkeys(fault for entry in entries for fault in entry.faults()))
+
+
+def _differ(a: SuperNetSettings, b: SuperNetSettings, key: str) -> bool:
+    return bool(getattr(a, key) != getattr(b, key))
