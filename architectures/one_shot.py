@@ -23,6 +23,7 @@ class OneShotNetwork(nn.Module):
         num_classes: heads' channels.
         patch_size: spatial size that MAN is made for.
         deep_supervision: whether all heads' logits are given, as a list.
+        recompute: whether each layer is run again for the backward pass, see `TopologyNetwork`.
         man: what MAN is told, one of `MAN_INPUTS`; with "none" there is no MAN, `man` is None, and lambda does nothing.
     """
 
@@ -34,9 +35,10 @@ class OneShotNetwork(nn.Module):
         patch_size: Sequence[int],
         deep_supervision: bool = False,
         man: str = MAN_INPUTS[0],
+        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.super_net = SuperNet(space, input_channels, num_classes)
+        self.super_net = SuperNet(space, input_channels, num_classes, recompute=recompute)
         # After the super-net, so that its weights at start do not depend on MAN.
         self.man = (
             None

@@ -11,7 +11,7 @@ from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace
 class SuperNet(TopologyNetwork):
     """All operations of all edges. The path is an argument, so a step costs what its sub-net costs."""
 
-    def __init__(self, space: SearchSpace, input_channels: int, num_classes: int) -> None:
+    def __init__(self, space: SearchSpace, input_channels: int, num_classes: int, *, recompute: bool = False) -> None:
         super().__init__(
             space,
             input_channels,
@@ -19,6 +19,7 @@ class SuperNet(TopologyNetwork):
             stems=range(space.n_scales),
             operations=[(i, edge, o) for i in range(space.layers) for edge in space.edges for o in Operation],
             coarsest_output=space.n_scales - 1,
+            recompute=recompute,
         )
 
     def forward(

@@ -115,6 +115,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             configuration_manager.patch_size,
             deep_supervision=enable_deep_supervision,
             man=settings.man,
+            recompute=settings.recompute,
         )
         network.take(u_net(space), settings.final_lambda)  # for whoever predicts without choosing a sub-net
         return network

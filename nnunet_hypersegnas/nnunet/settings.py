@@ -51,6 +51,7 @@ class SuperNetSettings:
         seed: seed of everything that super-net training draws itself.
         save_every: write checkpoint_latest every so many epochs (nnU-Net's 50).
         architecture_per_rank: on several GPUs, train another sub-net on each in every step (by default, all the same).
+        recompute: keep less for the backward pass and run each layer twice; for a super-net that would not fit.
         previous_stage: on a cascade's second stage, the model whose predictions it takes, as TRAINER__PLANS
             (nnUNetTrainer and the plans at hand).
     """
@@ -72,6 +73,7 @@ class SuperNetSettings:
     seed: int = 0
     save_every: int = 50
     architecture_per_rank: bool = False
+    recompute: bool = False
     previous_stage: str | None = None
 
     def __post_init__(self) -> None:
@@ -109,7 +111,7 @@ class SuperNetSettings:
             case "man" | "annealing":
                 allowed = MAN_INPUTS if field.name == "man" else ANNEALINGS
                 ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, allowed))}"
-            case "architecture_per_rank":
+            case "architecture_per_rank" | "recompute":
                 ok, needed = isinstance(value, bool), "true or false"
             case "previous_stage":
                 ok = isinstance(value, str) and bool(re.fullmatch(r"\w+?__(?!.*__)[\w.-]+", value))

@@ -98,7 +98,7 @@ class SuperNetRecord:
                 f"now give {space.digest} ({space.to_json()}); restore the plans or train anew without --c"
             )
         mine, theirs = self.settings.to_json(), settings.to_json()
-        free = {"save_every"}
+        free = {"save_every", "recompute"}  # they change nothing in what is trained
         if changed := sorted(key for key in mine if key not in free and mine[key] != theirs[key]):
             difference = ", ".join(f"{key} {mine[key]} -> {theirs[key]}" for key in changed)
             raise CheckpointError(

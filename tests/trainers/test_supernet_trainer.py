@@ -106,6 +106,19 @@ def test_what_is_not_sampled_is_not_touched(make_trainer):
     assert used
 
 
+def test_recomputed_layers_train_the_same_weights(make_trainer):
+    weights = []
+    for recompute in (False, True):
+        trainer = make_trainer({**BLOCK, "recompute": recompute})
+        trainer.on_train_start()
+        trainer.on_train_epoch_start()
+        for _ in range(3):
+            trainer.train_step(next(trainer.dataloader_train))
+        assert trainer.network.super_net.recompute is recompute
+        weights.append([parameter.clone() for parameter in trainer.network.parameters()])
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
 def test_validation_patches_are_the_same_in_every_run(make_trainer):
     patches = []
     for _ in range(2):
