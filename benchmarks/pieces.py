@@ -217,7 +217,7 @@ def _run(piece: Piece, commands: LimitedCommands, efforts: Efforts) -> State:
             print(f"  {command[0]} ended without an error, but {piece.title} is not complete", flush=True)
     except OutOfTimeError as error:
         effort.longest_s = max(effort.longest_s, time.monotonic() - started)
-        how = "the next call goes on from there" if piece.resumes else "the next call begins it anew"
+        how = "the next call goes on from what it has saved" if piece.resumes else "it has to begin anew, in more time"
         print(f"  {error}; {how}", flush=True)
         state = State.ENDED
     except HyperSegNASError as error:  # others may go well
