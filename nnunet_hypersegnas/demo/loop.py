@@ -108,11 +108,19 @@ class Commands:
         words = [str(word) for word in command]
         print(f"\n[{title}]\n$ {shown(words)}", flush=True)
         started = time.monotonic()
-        run_stock(words, self.folder / "logs" / f"{title.replace(' ', '_')}.log", variables)
+        self.execute(words, self.log(title), variables)
         print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
         marker = self._marker(title)
         marker.parent.mkdir(exist_ok=True)
         marker.touch()
+
+    def execute(self, words: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
+        """Run a command to its end."""
+        run_stock(words, log, variables)
+
+    def log(self, title: str) -> Path:
+        """Return the file of what a step prints."""
+        return self.folder / "logs" / f"{title.replace(' ', '_')}.log"
 
     def has_run(self, title: str) -> bool:
         """Whether this step was ever finished here."""
@@ -220,13 +228,13 @@ def run_demo(
     return summary
 
 
-def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Take an empty folder for a demo, or go on in one that the same demo began.
+def claim_folder(folder: Path, identity: Mapping[str, Any], kind: str = "demo") -> None:
+    """Take an empty folder for a demo, or a run of another kind, or go on in one that the same run began.
 
     Raises:
         DemoError: the folder holds something else.
     """
-    marker = folder / "demo.json"
+    marker = folder / f"{kind}.json"
     if marker.exists():
         before, now = json.loads(marker.read_text()), json.loads(json.dumps(identity))  # where tuples are lists
         changes = [
@@ -235,12 +243,14 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
             if before.get(name) != now.get(name)
         ]
         if changes:
-            raise DemoError(f"{folder} holds another demo ({'; '.join(changes)}); choose another --folder or delete it")
+            raise DemoError(
+                f"{folder} holds another {kind} ({'; '.join(changes)}); choose another --folder or delete it"
+            )
         return
     if folder.exists() and not folder.is_dir():
         raise DemoError(f"{folder} is a file; choose another --folder")
     if folder.exists() and any(folder.iterdir()):
-        raise DemoError(f"{folder} is not empty and holds no demo; choose another --folder")
+        raise DemoError(f"{folder} is not empty and holds no {kind}; choose another --folder")
     write_json(marker, dict(identity))
 
 
@@ -252,14 +262,7 @@ def write_small_plans(preprocessed: Path, settings: DemoSettings) -> None:
     configuration = plans["configurations"][CONFIGURATION]
     strides = configuration["architecture"]["arch_kwargs"]["strides"]
     channels = list(settings.channels[: len(strides)])
-    # The patch must divide by the stride of the coarsest scale that the super-net uses.
-    steps = [1] * len(strides[0])
-    for stride in strides[: len(channels) + 1]:
-        steps = [a * b for a, b in zip(steps, stride, strict=True)]
-    configuration["patch_size"] = [
-        max(step, min(size, settings.patch_size) // step * step)
-        for size, step in zip(configuration["patch_size"], steps, strict=True)
-    ]
+    configuration["patch_size"] = small_patch(configuration, settings.patch_size, len(channels))
     configuration["batch_size"] = settings.batch_size
     configuration["hypersegnas"] = {
         "layers": settings.layers,
@@ -272,6 +275,19 @@ def write_small_plans(preprocessed: Path, settings: DemoSettings) -> None:
         "seed": settings.seed,
     }
     write_json(preprocessed / f"{SUPERNET_PLANS}.json", plans)
+
+
+def small_patch(configuration: Mapping[str, Any], largest: int, scales: int) -> list[int]:
+    """Return a configuration's patch with no side longer than `largest`, if a super-net of so many scales lets it."""
+    strides = configuration["architecture"]["arch_kwargs"]["strides"]
+    # The patch must divide by the stride of the coarsest scale that the super-net uses.
+    steps = [1] * len(strides[0])
+    for stride in strides[: scales + 1]:
+        steps = [a * b for a, b in zip(steps, stride, strict=True)]
+    return [
+        max(step, min(size, largest) // step * step)
+        for size, step in zip(configuration["patch_size"], steps, strict=True)
+    ]
 
 
 def default_budgets(dataset: str, device: str, seed: int) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +19,9 @@ import torch
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
 from nnunet_hypersegnas.nnunet.slurm import slurm_executor, slurm_function
-from nnunet_hypersegnas.nnunet.stock_commands import failure, program_of
+from nnunet_hypersegnas.nnunet.stock_commands import end_groups, failure, program_of
 
 POLL_S = 0.5
-SECONDS_TO_END = 10.0
 
 
 class FoldsError(HyperSegNASError):
@@ -138,7 +136,7 @@ def run_jobs(
                         if process.returncode:
                             faults.append(f"fold {job.fold}: {failure(job.command, process.returncode, log)}")
         finally:
-            _end([process for _, process, _ in running.values()])
+            end_groups([process for _, process, _ in running.values()])
     if faults:
         raise FoldsError(f"{'; '.join(faults)}; the same command goes on from here")
 
@@ -214,20 +212,3 @@ def _start(job: FoldJob, variables: Mapping[str, str], log: Path | None, claim: 
             start_new_session=True,
             pass_fds=[claim],
         )
-
-
-def _end(processes: Sequence[subprocess.Popen]) -> None:
-    """End trainings, with the processes that prepare their batches; nnU-Net goes on from its last checkpoint."""
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    until = time.monotonic() + SECONDS_TO_END
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, until - time.monotonic()))
-        _signal(process, signal.SIGKILL)
-        process.wait()
-
-
-def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)

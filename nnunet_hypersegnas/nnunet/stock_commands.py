@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from nnunet_hypersegnas.errors import HyperSegNASError
 
+SECONDS_TO_END = 10.0
+
 
 class CommandError(HyperSegNASError):
     """A command that is not installed, or failed."""
+
+
+class OutOfTimeError(HyperSegNASError):
+    """A command that was ended because its time was over."""
 
 
 def shown(command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
@@ -24,15 +34,28 @@ def shown(command: Sequence[str], variables: Mapping[str, str] | None = None) ->
 
 
 def program_of(command: Sequence[str]) -> list[str]:
-    """Return a command with the path of its program, the one beside this Python first.
+    """Return a command with the path of its program, the one beside this Python first; "python" is this Python.
+
+    Packages that were installed without their scripts being on PATH, as by `pip install --target`, still name their
+    commands; these are then started by this Python.
 
     Raises:
         CommandError: there is none.
     """
-    found = shutil.which(command[0], path=str(Path(sys.executable).parent)) or shutil.which(command[0])
-    if found is None:
-        raise CommandError(f"no command {command[0]} beside {sys.executable} or on PATH; install the package with pip")
-    return [found, *command[1:]]
+    name, *arguments = command
+    if name == "python":
+        return [sys.executable, *arguments]
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is not None:
+        return [found, *arguments]
+    for entry in entry_points(group="console_scripts", name=name):
+        # As in a script, the working directory is not searched for modules.
+        code = (
+            f"import sys; sys.path[:] = [p for p in sys.path if p]; sys.argv[0] = {name!r}; "
+            f"from {entry.module} import {entry.attr} as main; sys.exit(main())"
+        )
+        return [sys.executable, "-c", code, *arguments]
+    raise CommandError(f"no command {name} beside {sys.executable} or on PATH; install the package with pip")
 
 
 def run_stock(command: Sequence[str], log: Path | None = None, variables: Mapping[str, str] | None = None) -> None:
@@ -55,6 +78,68 @@ def run_stock(command: Sequence[str], log: Path | None = None, variables: Mappin
             status = subprocess.run(words, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
     if status:
         raise CommandError(failure(command, status, log))
+
+
+def run_limited(
+    command: Sequence[str],
+    seconds: float,
+    *,
+    output: Path,
+    log: Path,
+    variables: Mapping[str, str] | None = None,
+    hold: Sequence[int] = (),
+) -> None:
+    """Run a command that is ended, with all processes that it has started, when its time is over.
+
+    Args:
+        command: its words.
+        seconds: that it has.
+        output: file for its standard output, written anew.
+        log: file that its standard error is added to.
+        variables: of the environment, besides those of this process.
+        hold: open files that it inherits, such as a lock that lasts as long as it runs.
+
+    Raises:
+        OutOfTimeError: its time was over.
+        CommandError: as `run_stock`.
+    """
+    for path in (output, log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("wb") as out, log.open("ab") as err:
+        process = subprocess.Popen(
+            program_of(command),
+            env={**os.environ, **(variables or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            pass_fds=hold,
+        )
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise OutOfTimeError(f"{command[0]} was ended after {seconds:.0f} s, when its time was over") from None
+        finally:
+            end_groups([process])
+    if status:
+        raise CommandError(failure(command, status, log))
+
+
+def end_groups(processes: Sequence[subprocess.Popen]) -> None:
+    """End processes that lead groups of their own, with all of the group, such as those that prepare batches."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    until = time.monotonic() + SECONDS_TO_END
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def failure(command: Sequence[str], status: int, log: Path | None) -> str:
