@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 NEGATIVE_SLOPE = 0.01  # nnU-Net's LeakyReLU
+FULL_PRECISION = (torch.float32, torch.float64)
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -47,9 +49,10 @@ def in_fast_layout(x: Tensor) -> Tensor:
 
     All operations keep the format. There a CPU's convolutions are up to twice and its interpolations up to nine times
     as fast (docs/performance.md). On other devices the map stays as it is, and so it does in half precision: in bf16,
-    which CPUs compute natively, oneDNN's gradients of small channels-last weights are not finite (torch 2.13).
+    which CPUs compute natively, oneDNN's gradients of small channels-last weights are not finite (torch 2.13). Exported
+    programs, which run anywhere, have plain operations.
     """
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu" or x.dtype not in FULL_PRECISION or torch.is_autocast_enabled("cpu") or _is_exporting():
         return x
     return x.contiguous(memory_format=CHANNELS_LAST[x.ndim - 2])
 
@@ -194,7 +197,7 @@ class ScaledInstanceNorm(nn.Module):
         # Small convolutions of one sample return the default format, and with a gradient in the other format torch's
         # own norm is wrong in its backward pass.
         x = in_fast_layout(x)
-        if _is_channels_last(x):
+        if _is_channels_last(x) and x.dtype in FULL_PRECISION:
             affine = torch.stack([self.weight, self.bias])[:, None]
             scale, shift = affine if scale_bc is None else affine * scale_bc
             return _ChannelsLastNorm.apply(x, scale, shift, self.eps)

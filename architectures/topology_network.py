@@ -167,13 +167,27 @@ class TopologyNetwork(nn.Module):
         nodes = {scale: Scaled(self.stems[str(scale)](image)) for scale in route.stems}
         recompute = self.recompute and torch.is_grad_enabled()
         for layer, steps in enumerate(route.layers):
-            if recompute:
-                nodes = checkpoint(
-                    self._run_layer, layer, steps, nodes, modulation, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                nodes = self._run_layer(layer, steps, nodes, modulation)
+            run = self._run_layer_twice if recompute else self._run_layer
+            nodes = run(layer, steps, nodes, modulation)
         return self.output(nodes, all_heads)
+
+    def _run_layer_twice(
+        self, layer: int, steps: Sequence[Step], nodes: Mapping[int, Scaled], modulation: Modulation | None
+    ) -> dict[int, Scaled]:
+        """As `_run_layer`, keeping what goes in alone, and running again for the backward pass."""
+        scales, columns = tuple(nodes), tuple(step.column for step in steps)
+
+        def run(*tensors: Tensor | None) -> dict[int, Scaled]:
+            parts = iter(tensors)
+            again = {scale: Scaled(next(parts), next(parts)) for scale in scales}
+            of_layer = {(layer, column): scalars for column, scalars in zip(columns, parts, strict=False)}
+            return self._run_layer(layer, steps, again, of_layer or None)
+
+        # One by one: autograd counts, and lets go of, only those tensors that are arguments by themselves.
+        tensors = [part for scale in scales for part in nodes[scale]]
+        if modulation is not None:
+            tensors += [modulation[layer, column] for column in columns]
+        return checkpoint(run, *tensors, use_reentrant=False, preserve_rng_state=False)
 
     def _run_layer(
         self, layer: int, steps: Sequence[Step], nodes: Mapping[int, Scaled], modulation: Modulation | None

@@ -86,8 +86,8 @@ GPU = Sizes(
     iterations_per_epoch=250,
     measured=50,
     calibrated=6,
-    # As the process' memory, of which several hundred MB are CUDA's; half of all random sub-nets have 0.5 to 0.7 GB of
-    # tensors, and the largest one 3 GB.
+    # As the process' memory, of which several hundred MB are CUDA's; half of all random sub-nets have 0.45 to 0.7 GB of
+    # tensors, and the largest one 2.5 GB.
     budgets=("1500MB", "2GB"),
     tolerance="300MB",
     candidates=32,

@@ -29,7 +29,6 @@ from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
     SuperNetRecord,
     data_changes,
     load_checkpoint_file,
-    versions,
 )
 from nnunet_hypersegnas.nnunet.variants import MAIN, Variant
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
@@ -366,9 +365,6 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         try:
             super().load_checkpoint(filename_or_checkpoint)
         except RuntimeError as error:  # torch lists every weight
-            raise CheckpointError(
-                f"the weights in {filename_or_checkpoint} do not fit the super-net of this version: it was written by "
-                f"{record.written_by}, this is {versions()}; use those versions, or train anew without --c"
-            ) from error
+            raise record.misfit(filename_or_checkpoint) from error
         self._prepare_logs()
         self.iteration = self.current_epoch * self.num_iterations_per_epoch

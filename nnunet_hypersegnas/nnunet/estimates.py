@@ -74,6 +74,7 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
     meter = CostMeter(dataset, space, device)
     patch_ms = [meter.latency_ms(architecture) or math.inf for architecture in found[:1]]
     network_step_s = _seconds([meter.training_step(found[0])])
+    settings = SuperNetSettings.from_configuration(dataset.configuration.configuration)
     with tempfile.TemporaryDirectory() as folder:
         trainer = sub_net_trainer(dataset, space, 0, device, Path(folder))
         one_shot = OneShotNetwork(
@@ -82,7 +83,8 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
             dataset.label_manager.num_segmentation_heads,
             tuple(dataset.configuration.patch_size),
             deep_supervision=True,
-            man=SuperNetSettings.from_configuration(dataset.configuration.configuration).man,
+            man=settings.man,
+            recompute=settings.recompute,
         ).to(device)
         trainer.network = one_shot.train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)

@@ -25,7 +25,7 @@ class TrainedSuperNet:
 
     Attributes:
         record: what its checkpoint says of it.
-        network: super-net and MAN, on the CPU.
+        network: super-net, and MAN where it has a say in predictions, on the CPU.
         training_seconds: of the training iterations of each epoch; empty where the version that trained it did not say.
     """
 
@@ -94,9 +94,15 @@ def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         dataset.input_channels,
         dataset.label_manager.num_segmentation_heads,
         dataset.configuration.patch_size,
-        man=record.settings.man,
+        man=record.settings.man if record.settings.final_lambda < 1 else "none",
     )
-    network.load_state_dict(checkpoint["network_weights"])
+    weights = checkpoint["network_weights"]
+    if network.man is None:
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("man.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:  # torch lists every weight
+        raise record.misfit(path) from error
     network.eval()
     return TrainedSuperNet(
         record=record,

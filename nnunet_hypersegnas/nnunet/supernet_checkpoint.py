@@ -88,7 +88,14 @@ class SuperNetRecord:
         Raises:
             CheckpointError: as `from_checkpoint`, or the file cannot be read.
         """
-        return cls.from_checkpoint(load_checkpoint_file(path), path)
+        return cls.from_checkpoint(load_checkpoint_file(path, mmap=True), path)
+
+    def misfit(self, path: str | Path) -> CheckpointError:
+        """Return the error that the weights beside this record have not the shapes of this version's networks."""
+        return CheckpointError(
+            f"the weights in {path} do not fit the super-net of this version: it was written by {self.written_by}, "
+            f"this is {versions()}; use those versions, or train anew without --c"
+        )
 
     def check_continues(self, space: SearchSpace, settings: SuperNetSettings) -> None:
         """Raise CheckpointError unless training with these settings continues what this checkpoint holds."""
@@ -130,14 +137,18 @@ def data_changes(
     return [f"{name} {then} then, {now} now" for name, then, now in compared if then != now]
 
 
-def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
+def load_checkpoint_file(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     """Load a checkpoint on the CPU.
+
+    Args:
+        path: of the file.
+        mmap: leave the weights in the file, for whoever does not read them.
 
     Raises:
         CheckpointError: the file is missing, truncated, or no checkpoint.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}; train the super-net first") from None
     except Exception as error:  # torch raises whatever pickle and zip do

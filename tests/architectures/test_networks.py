@@ -20,6 +20,7 @@ from nnunet_hypersegnas.architectures import (
 )
 from nnunet_hypersegnas.architectures.operations import Scaled, ScaledInstanceNorm, sum_normalised
 from nnunet_hypersegnas.architectures.topology_network import InputSizeError
+from nnunet_hypersegnas.cost.tracing import trace_training_step
 from nnunet_hypersegnas.space import (
     Architecture,
     ArchitectureError,
@@ -250,26 +251,42 @@ def test_a_chain_of_skips_within_a_scale_keeps_one_map(case):
     assert saved[0] == saved[1]
 
 
-def test_recomputed_layers_keep_less_and_give_the_same_gradients(case):
+def test_recomputed_layers_give_the_same_gradients(case):
     space, _, image = case
     architecture = sample(space, rng_for(0, "recompute"))
-    gradients, saved = [], []
+    modulation = {
+        (layer, column): torch.rand(len(image), space.channels[edge.target], requires_grad=True)
+        for layer, column, edge, _ in architecture.active()
+    }
+    gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        network = SearchedNet(
-            CHANNELS,
-            CLASSES,
-            deep_supervision=True,
-            recompute=recompute,
-            **json.loads(json.dumps(searched_net_kwargs(space, architecture))),
-        )
-        sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.nbytes) or t, lambda t: t):
-            logits = network(image)
+        network = SuperNet(space, CHANNELS, CLASSES, recompute=recompute)
+        for scalars in modulation.values():
+            scalars.grad = None
+        logits = network(image, architecture, modulation, all_heads=True)
         sum(one.square().mean() for one in logits).backward()
-        gradients.append([parameter.grad for parameter in network.parameters()])
-        saved.append(sum(sizes))
-    assert saved[1] < saved[0]
+        used = [*network.parameters(), *modulation.values()]
+        gradients.append([*logits, *(tensor.grad for tensor in used if tensor.grad is not None)])
+        with torch.no_grad():
+            assert torch.equal(network(image, architecture, modulation)[0], logits[0])
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
-    with torch.no_grad():
-        assert torch.equal(network(image)[0], logits[0])
+
+
+def test_recomputed_layers_need_less_memory():
+    """Of everything that is alive, as a training step is traced; not of what autograd says it keeps."""
+    space, architecture = SearchSpace.paper(), largest(SearchSpace.paper())
+    kwargs = json.loads(json.dumps(searched_net_kwargs(space, architecture)))
+    peaks = []
+    for recompute in (False, True):
+        step = trace_training_step(
+            lambda recompute=recompute: SearchedNet(1, 3, True, recompute=recompute, **kwargs),
+            HeadsPresentLoss(torch.nn.CrossEntropyLoss()),
+            (2, 1, 64, 64, 64),
+            [(2, 64 // stride, 64 // stride, 64 // stride) for stride in (1, 2, 4, 8, 16)],
+            cuda_autocast=False,
+            target_dtype=torch.long,
+        )
+        assert step.peak_bytes > step.saved_bytes
+        peaks.append(step.peak_bytes - 3 * 4 * step.parameters)  # beside weights, momentum and gradients
+    assert peaks[1] < 0.6 * peaks[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nnunet_hypersegnas.architectures import SuperNet, operations
+from nnunet_hypersegnas.architectures import SearchedNet, SuperNet, operations, searched_net_kwargs
 from nnunet_hypersegnas.architectures.operations import (
     CHANNELS_LAST,
     ScaledInstanceNorm,
@@ -122,3 +122,19 @@ def _results(network, image, architecture, modulation):
     for key, scalar in (modulation or {}).items():
         results[f"scalar {key}"], scalar.grad = scalar.grad.clone(), None
     return results
+
+
+def test_an_exported_program_has_plain_norms():
+    space, patch = SPACES[0]
+    network = SearchedNet(2, 3, **searched_net_kwargs(space, largest(space))).eval()
+    exported = torch.export.export(network, (torch.randn(2, 2, *patch),))
+    called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert any("instance_norm" in name for name in called) and not any("rsqrt" in name for name in called)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_norm_of_large_values_in_half_precision_does_not_overflow(dtype):
+    """Their squares are beyond fp16; a GPU's maps may have any memory format."""
+    x = 100 * in_both_formats((2, 4, 6, 6, 6))[1].to(dtype)
+    normed = ScaledInstanceNorm(4)(x).float()
+    assert 0.95 < normed.std() < 1.05

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from nnunet_hypersegnas.cli.search import main
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net
 
 PLANS = "HyperSegNASDemoSupernet"
 
@@ -113,6 +115,25 @@ def test_unfinished_annealing(search, copied_super_net):
     torch.save(checkpoint, copied_super_net)
     line = search()
     assert "MAN is not annealed away" in line and "lambda 0.500" in line and "--c" in line
+
+
+def test_weights_of_another_version(search, copied_super_net):
+    checkpoint = torch.load(copied_super_net, weights_only=False)
+    weights = checkpoint["network_weights"]
+    name = next(name for name in weights if name.startswith("super_net.stems"))
+    weights[name] = weights[name][:1]
+    torch.save(checkpoint, copied_super_net)
+    line = search()
+    assert "do not fit the super-net of this version" in line and "nnunet_hypersegnas" in line
+
+
+def test_a_super_net_whose_man_is_gone_is_searched_whatever_man_it_had(demo_environment, copied_super_net):
+    checkpoint = torch.load(copied_super_net, weights_only=False)
+    checkpoint["network_weights"] |= {"man.of_another_version": torch.zeros(1)}
+    torch.save(checkpoint, copied_super_net)
+    dataset = PreprocessedDataset.find("999", PLANS, "3d_fullres")
+    _, network = load_super_net(dataset, copied_super_net)
+    assert network.man is None
 
 
 def test_truncated_checkpoint(search, copied_super_net):
