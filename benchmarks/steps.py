@@ -2,6 +2,7 @@
 
     python -m benchmarks.steps supernet --space small    # a super-net's step beside its sub-net's own
     python -m benchmarks.steps limit --space small       # the share of a step that its convolutions take
+    python -m benchmarks.steps layout --space small      # the memory format that networks choose, and the default
     python -m benchmarks.steps fusion                    # convolutions that leave a node, one by one and as one
     python -m benchmarks.steps recompute --space small   # layers recomputed in the backward pass
 
@@ -25,12 +26,12 @@ from benchmarks.networks import median_of, ratios
 from benchmarks.spaces import SPACES
 from benchmarks.step_costs import PRECISIONS, Step, saved_bytes, seconds_in_turn
 from benchmarks.tables import section, table
-from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, searched_net_kwargs
-from nnunet_hypersegnas.architectures.operations import in_fast_layout
+from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, operations, searched_net_kwargs
 from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, u_net
 
 IMAGE_CHANNELS, CLASSES = 1, 3
 CLIP = 12  # nnU-Net's largest norm of the gradient
+TWICE = "recomputed"
 SUPER_NET, WITHOUT_MAN, ALONE = "super-net with MAN", "super-net, MAN removed", "sub-net alone"
 
 
@@ -138,10 +139,8 @@ def supernet(bench: Bench, args: argparse.Namespace) -> None:
     """Compare a super-net's steps with those of the same sub-nets alone."""
     space, patch, image = _space_of(bench, args)
     training = one_shot(bench, space, patch)
-    groups = {f"sampled ({args.sampled})": sampled(space, args.sampled)}
-    groups |= {"U-Net": [u_net(space)], "largest": [largest(space)]}
     rows = []
-    for name, architectures in groups.items():
+    for name, architectures in _groups(space, args.sampled).items():
         times, saved = [], []
         for architecture in architectures:
             own = alone(bench, space, architecture)
@@ -179,10 +178,8 @@ def limit(bench: Bench, args: argparse.Namespace) -> None:
     """Say how much of forward and backward the bare convolutions take, and what arithmetic a device does meanwhile."""
     space, patch, image = _space_of(bench, args)
     rows = []
-    groups = {f"sampled ({args.sampled})": sampled(space, args.sampled)}
-    groups |= {"U-Net": [u_net(space)], "largest": [largest(space)]}
     peak = _matrix_product_flops(bench)
-    for name, architectures in groups.items():
+    for name, architectures in _groups(space, args.sampled).items():
         shares, speeds = [], []
         for architecture in architectures:
             own = alone(bench, space, architecture)
@@ -264,7 +261,7 @@ def fusion(bench: Bench, args: argparse.Namespace) -> None:
     for scale in range(1, space.n_scales):
         channels, finer = space.channels[scale], space.channels[scale - 1]
         size = [s // step for s, step in zip(patch, space.cumulative_strides[scale], strict=True)]
-        x = in_fast_layout(torch.randn(args.batch, channels, *size, device=bench.device)).requires_grad_()
+        x = operations.in_fast_layout(torch.randn(args.batch, channels, *size, device=bench.device)).requires_grad_()
         weights = [
             torch.randn(c, channels, 3, 3, 3, device=bench.device, requires_grad=True) for c in (channels, finer)
         ]
@@ -292,27 +289,67 @@ def _convolved(bench: Bench, x: Tensor, weights: Sequence[Tensor]) -> None:
     torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
 
 
-def recompute(bench: Bench, args: argparse.Namespace) -> None:
-    """Compare steps that recompute layers with those that keep everything."""
+def layout(bench: Bench, args: argparse.Namespace) -> None:
+    """Compare steps in the memory format that networks choose with those in the default one."""
     space, patch, image = _space_of(bench, args)
-    times, saved = [], []
+    times = []
     for architecture in sampled(space, args.sampled):
-        both = {key: alone(bench, space, architecture, recompute=key == "recomputed") for key in ("kept", "recomputed")}
-        times.append(bench.medians({key: lambda own=own: lambda: own.step(image) for key, own in both.items()}))
-        saved.append({key: bench.saved(own.network, image) for key, own in both.items()})
+        own = alone(bench, space, architecture)
+        chosen = operations.in_fast_layout
+        turns = {
+            "chosen": _with_layout(own, image, chosen),
+            "default": _with_layout(own, image, lambda x: x),
+        }
+        times.append(bench.medians(turns))
+        operations.in_fast_layout = chosen
     table(
         [
             {
-                "layers": key,
+                "memory format": key,
                 "step (ms)": median_of([1e3 * t[key] for t in times]),
-                "time ratio": ratios([t[key] / t["kept"] for t in times]),
-                "saved (MB)": median_of([s[key] / 1e6 for s in saved]),
-                "bytes ratio": ratios([s[key] / s["kept"] for s in saved]),
+                "time ratio": ratios([t[key] / t["default"] for t in times]),
             }
-            for key in ("kept", "recomputed")
+            for key in ("default", "chosen")
         ]
     )
     print(f"\n{_described(args, patch)}, {args.sampled} random architectures.")
+
+
+def _with_layout(own: Training, image: Tensor, layout: Callable[[Tensor], Tensor]) -> Callable[[], Step]:
+    def prepare() -> Step:
+        operations.in_fast_layout = layout
+        return lambda: own.step(image)
+
+    return prepare
+
+
+def recompute(bench: Bench, args: argparse.Namespace) -> None:
+    """Compare steps that recompute layers with those that keep everything."""
+    space, patch, image = _space_of(bench, args)
+    rows = []
+    for name, architectures in _groups(space, args.sampled).items():
+        times, saved = [], []
+        for architecture in architectures:
+            both = {key: alone(bench, space, architecture, recompute=key == TWICE) for key in ("kept", TWICE)}
+            times.append(bench.medians({key: lambda own=own: lambda: own.step(image) for key, own in both.items()}))
+            saved.append({key: bench.saved(own.network, image) for key, own in both.items()})
+        rows.append(
+            {
+                "sub-net": name,
+                "step (ms)": median_of([1e3 * t["kept"] for t in times]),
+                "recomputed (ms)": median_of([1e3 * t[TWICE] for t in times]),
+                "time ratio": ratios([t[TWICE] / t["kept"] for t in times]),
+                "saved (MB)": median_of([s["kept"] / 1e6 for s in saved]),
+                "recomputed, saved (MB)": median_of([s[TWICE] / 1e6 for s in saved]),
+                "bytes ratio": ratios([s[TWICE] / s["kept"] for s in saved]),
+            }
+        )
+    table(rows)
+    print(f"\n{_described(args, patch)}. Median (lowest to highest) over architectures.")
+
+
+def _groups(space: SearchSpace, count: int) -> dict[str, list[Architecture]]:
+    return {f"sampled ({count})": sampled(space, count), "U-Net": [u_net(space)], "largest": [largest(space)]}
 
 
 def _space_of(bench: Bench, args: argparse.Namespace) -> tuple[SearchSpace, tuple[int, ...], Tensor]:
@@ -332,6 +369,7 @@ def _x(sizes: Sequence[int]) -> str:
 PARTS: dict[str, tuple[str, Callable[[Bench, argparse.Namespace], None]]] = {
     "supernet": ("A super-net's step beside its sub-net's own", supernet),
     "limit": ("The share of the convolutions", limit),
+    "layout": ("Memory formats", layout),
     "fusion": ("Convolutions that leave a node, one by one and as one", fusion),
     "recompute": ("Layers recomputed in the backward pass", recompute),
 }
