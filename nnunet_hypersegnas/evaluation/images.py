@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,11 @@ def _is_cut_off(path: Path, image: sitk.Image) -> bool:
         size = int.from_bytes(file.read(), "little")  # of the last member, modulo 4 GiB
     if size == needed % 2**32:
         return False
-    with gzip.open(path) as content:
-        return sum(map(len, iter(lambda: content.read(READ_BYTES), b""))) < needed
+    try:
+        with gzip.open(path) as content:
+            return sum(map(len, iter(lambda: content.read(READ_BYTES), b""))) < needed
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # the compressed stream itself ends too early, or is torn
+        return True
 
 
 def _reason(path: Path, error: RuntimeError) -> str:
