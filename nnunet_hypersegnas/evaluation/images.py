@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 READ_BYTES = 1 << 20
+CUT_OFF = "it cannot be read (it is cut off)"
 CLOSE = 1e-3  # of a voxel; files hold geometry in single precision
 
 
@@ -66,12 +68,7 @@ def read_geometry(path: Path) -> Geometry:
     Raises:
         UnreadableImageError: the file is missing or no image.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise UnreadableImageError(_reason(path, error)) from error
+    reader = _header(path)
     n, size = min(3, reader.GetDimension()), reader.GetDimension()
     direction = np.array(reader.GetDirection()).reshape(size, size)[:n, :n]
     return Geometry(
@@ -80,6 +77,16 @@ def read_geometry(path: Path) -> Geometry:
         tuple(reader.GetOrigin()[:n]),
         tuple(direction.flat),
     )
+
+
+def check_whole(path: Path) -> None:
+    """Look at an image's header and at where its file ends, which is a matter of milliseconds.
+
+    Raises:
+        UnreadableImageError: the file is missing, cut off or no image.
+    """
+    if _is_cut_off(path, _header(path)):
+        raise UnreadableImageError(CUT_OFF)
 
 
 def read_segmentation(path: Path) -> Segmentation:
@@ -93,7 +100,7 @@ def read_segmentation(path: Path) -> Segmentation:
     except RuntimeError as error:
         raise UnreadableImageError(_reason(path, error)) from error
     if _is_cut_off(path, image):
-        raise UnreadableImageError("it cannot be read (it is cut off)")
+        raise UnreadableImageError(CUT_OFF)
     geometry = Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     labels = sitk.GetArrayFromImage(image)
     if labels.ndim == 2:  # one slice
@@ -119,12 +126,22 @@ def label_faults(labels: np.ndarray, allowed: frozenset[int] | None) -> list[str
     return [f"labels {_some(unknown)}, known are {', '.join(map(str, sorted(allowed)))}"] if unknown else []
 
 
-def _is_cut_off(path: Path, image: sitk.Image) -> bool:
+def _header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise UnreadableImageError(_reason(path, error)) from error
+    return reader
+
+
+def _is_cut_off(path: Path, image: sitk.Image | sitk.ImageFileReader) -> bool:
     """Whether a NIfTI file holds fewer voxels than its header says; ITK takes missing ones for zeros without a word."""
     if not path.name.endswith((".nii", ".nii.gz")):
         return False
     voxel_bytes = int(image.GetMetaData("bitpix")) // 8
-    needed = int(float(image.GetMetaData("vox_offset"))) + image.GetNumberOfPixels() * voxel_bytes
+    needed = int(float(image.GetMetaData("vox_offset"))) + math.prod(image.GetSize()) * voxel_bytes
     if path.suffix != ".gz":
         return path.stat().st_size < needed
     with path.open("rb") as file:
