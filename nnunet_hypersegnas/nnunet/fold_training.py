@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,9 +52,24 @@ def state_of(model: CrossValidation, fold: int) -> FoldState:
     folder = model.fold_folder(fold)
     if (folder / "validation" / "summary.json").exists():
         return FoldState.DONE
-    if (folder / "checkpoint_final.pth").exists():
+    whole = {path.name for path in folder.glob("checkpoint_*.pth") if not _is_torn(path)}
+    if "checkpoint_final.pth" in whole:
         return FoldState.TRAINED
-    return FoldState.BEGUN if any(folder.glob("checkpoint_*.pth")) else FoldState.NEW
+    return FoldState.BEGUN if whole else FoldState.NEW
+
+
+def remove_torn_checkpoints(folder: Path) -> None:
+    """Remove a fold's checkpoints that a training was killed in the middle of writing, so that it goes on from others.
+
+    The fold has to be claimed: a training that runs may just be writing one.
+    """
+    for path in folder.glob("checkpoint_*.pth"):
+        if _is_torn(path):
+            path.unlink()
+
+
+def _is_torn(checkpoint: Path) -> bool:
+    return not zipfile.is_zipfile(checkpoint)  # the directory of torch's zip files stands at their end
 
 
 def missing_jobs(
@@ -114,13 +130,19 @@ def run_jobs(
         announce: called with each job as it starts, its slot's environment and its log.
 
     Raises:
-        FoldsError: naming each job that failed, or a fold that another process trains.
+        FoldsError: naming each job that failed, or a fold that another process trains, or has trained meanwhile.
     """
     waiting, free = list(jobs), list(range(len(slots)))
     running: dict[int, tuple[FoldJob, subprocess.Popen, Path | None]] = {}
     faults = []
     with contextlib.ExitStack() as claims:
         claim = {job.fold: claims.enter_context(claimed(model, job.fold)) for job in jobs}
+        for job in jobs:
+            remove_torn_checkpoints(model.fold_folder(job.fold))
+        if changed := [str(job.fold) for job in jobs if state_of(model, job.fold) is not job.state]:
+            raise FoldsError(
+                f"another process went on with fold {', '.join(changed)}; the same command goes on from here"
+            )
         try:
             while waiting or running:
                 while waiting and free:

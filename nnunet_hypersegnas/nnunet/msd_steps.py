@@ -15,6 +15,7 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.evaluation.folders import cases_in
 from nnunet_hypersegnas.nnunet.architecture_files import find_architecture
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.fold_training import remove_torn_checkpoints
 from nnunet_hypersegnas.nnunet.plans import network_digest
 from nnunet_hypersegnas.nnunet.prediction_folders import ENDING, PredictionFolders, remove_broken
 from nnunet_hypersegnas.nnunet.transfer import Transfer
@@ -206,7 +207,12 @@ class MsdRun:
             return command + (["--c"] if any(fold.glob("checkpoint_*.pth")) else [])
 
         return [
-            Step(title="super-net", command=train, done=(fold / "validation" / "summary.json").exists),
+            Step(
+                title="super-net",
+                command=train,
+                done=(fold / "validation" / "summary.json").exists,
+                prepare=lambda: remove_torn_checkpoints(fold),
+            ),
             Step(title="search", command=self._search, done=lambda: False, repeats=True),
         ]
 

@@ -195,7 +195,8 @@ def trained(task, nnunet_folders, monkeypatch):
             for number in range(N_TRAINING, N_TRAINING + N_TEST):
                 path = folder / f"prostate_0{number}.nii.gz"
                 if "--continue_prediction" not in command or not path.exists():
-                    write_image(path, rng_for(0, "prediction", number).integers(0, 3, size=(40, 64, 64)).astype(np.uint8))
+                    labels = rng_for(0, "prediction", number).integers(0, 3, size=(40, 64, 64))
+                    write_image(path, labels.astype(np.uint8))
 
     monkeypatch.setattr("nnunet_hypersegnas.nnunet.stock_commands.run_stock", run_stock)
     return ran
@@ -283,6 +284,15 @@ def test_another_transferred_architecture_is_not_taken_for_this_one(demo_environ
             steps["smallest"].prepare()
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_torn_checkpoint_of_the_super_net_is_removed(planned):
+    train = planned.steps()[2]
+    fold = Path(train.done.__self__).parents[1]
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_latest.pth").write_bytes(b"PK")
+    train.prepare()
+    assert not list(fold.iterdir()) and "--c" not in train.command()
 
 
 def test_an_estimate_once_the_data_are_planned(demo_environment, capsys, tmp_path):
