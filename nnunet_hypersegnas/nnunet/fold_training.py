@@ -84,8 +84,10 @@ def missing_jobs(
         pretrained_weights: to start from, as nnU-Net's -pretrained_weights.
 
     Raises:
+        ChangedPlansError: folds were trained with another network.
         FoldsError: these weights are inherited from a super-net that has seen the validation cases of these folds.
     """
+    model.check_plans()
     if pretrained_weights:
         check_weights(pretrained_weights, folds)
     jobs = []

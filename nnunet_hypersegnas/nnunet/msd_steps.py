@@ -272,6 +272,14 @@ class MsdRun:
             self.predictions(plans_name).claim()
             remove_broken(before)
 
+        def are_trained() -> bool:
+            kept, planned = together / "plans.json", self.preprocessed / f"{plans_name}.json"
+            if not ((together / "postprocessing.pkl").exists() and kept.exists() and planned.exists()):
+                return False
+            # Of another network they are no one's to go on with: hsnas_crossval says so.
+            there, now = (network_digest(read_json(path), self.configuration) for path in (kept, planned))
+            return there == now
+
         def are_predicted(folder: Path) -> bool:
             images = self.raw / "imagesTs"
             cases = cases_in(images, f"_0000{ENDING}") if images.is_dir() else []
@@ -282,7 +290,7 @@ class MsdRun:
             Step(
                 title=f"folds of {plans_name}",
                 command=cross_validate,
-                done=(together / "postprocessing.pkl").exists,
+                done=are_trained,
             ),
             Step(
                 title=f"predict with {plans_name}",

@@ -86,6 +86,12 @@ def network_digest(plans: Mapping[str, Any], configuration: str) -> str:
     return digest(planned_network(plans, configuration))
 
 
+def network_in_words(plans: Mapping[str, Any], configuration: str) -> str:
+    """Name a configuration's network for people: its class and its digest."""
+    kind = str(planned_network(plans, configuration)["network_class_name"]).rpartition(".")[2]
+    return f"{kind} {network_digest(plans, configuration)}"
+
+
 def write_inherited_weights(path: Path, network: SearchedNet, *, fold: int, stage: str) -> None:
     """Write weights that `nnUNetv2_train -pretrained_weights` takes, marked with the only fold they may be used for.
 

@@ -247,6 +247,8 @@ def test_predictions_of_another_model_are_no_ones_finished_ones(task, trained, n
     write_plans_of(nnunet_folders / "nnUNet_preprocessed/Dataset005_Prostate/P_5GB.json", "P_5GB", channels=5)
     assert run_task(task, "-o", "elsewhere") == 1
     assert "another model (network " in capsys.readouterr().err
+    trained.clear()
+    assert run_task(task, "-o", "third") == 1 and trained == ["hsnas_search", "hsnas_crossval"]  # which refuses
     Path("msd_predictions/P_5GB/Task05_Prostate.json").unlink()
     assert run_task(task) == 1
     assert "says what made them" in capsys.readouterr().err

@@ -1,11 +1,13 @@
 """Folds as interruptions leave them; see `tests/cli/test_crossval.py` for the command."""
 
 import io
+import re
 
 import pytest
 import torch
 
-from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
+from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.nnunet.cross_validation import ChangedPlansError, CrossValidation
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.fold_training import FoldsError, FoldState, missing_jobs, run_jobs
 
@@ -57,3 +59,17 @@ def test_a_fold_that_was_trained_meanwhile_is_not_trained_again(model):
     torch.save({}, model.fold_folder(1) / "checkpoint_final.pth")
     with pytest.raises(FoldsError, match="another process went on with fold 1"):
         run_jobs(jobs, model, [{}], lambda *_: None)
+
+
+def test_folds_of_another_network_are_refused_by_name(model):
+    """As after hsnas_search --overwrite: the folder is named after the plans, whatever network they describe."""
+    write_json(model.folder / "plans.json", plans_with(4))
+    assert len(missing_jobs(model_with(5), [0], "cpu", None)) == 1  # nothing was trained so far
+    write_json(model.fold_folder(0) / "validation" / "summary.json", {})
+    assert missing_jobs(model, [0], "cpu", None) == []
+    message = (
+        rf"{re.escape(str(model.folder))} holds folds of another network \(Network \w+\) than the plans Plans .*move"
+    )
+    for call in (lambda m: missing_jobs(m, [0], "cpu", None), lambda m: m.pairs([0])):
+        with pytest.raises(ChangedPlansError, match=message):
+            call(model_with(5))
