@@ -20,7 +20,7 @@ import torch
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
 from nnunet_hypersegnas.nnunet.slurm import slurm_executor, slurm_function
-from nnunet_hypersegnas.nnunet.stock_commands import end_groups, failure, program_of
+from nnunet_hypersegnas.nnunet.stock_commands import end_groups, failure, start
 
 POLL_S = 0.5
 
@@ -151,7 +151,9 @@ def run_jobs(
                     job, slot = waiting.pop(0), free.pop(0)
                     log = model.folder / "crossval_logs" / f"fold_{job.fold}.log" if len(slots) > 1 else None
                     announce(job, slots[slot], log)
-                    running[slot] = job, _start(job, slots[slot], log, claim[job.fold]), log
+                    # The claim outlives this process, if that is killed and the training goes on.
+                    hold = [claim[job.fold]]
+                    running[slot] = job, start(job.command, log=log, variables=slots[slot], hold=hold), log
                 time.sleep(POLL_S)
                 for slot, (job, process, log) in list(running.items()):
                     if process.poll() is not None:
@@ -218,21 +220,3 @@ def claimed(model: CrossValidation, fold: int) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
-
-
-def _start(job: FoldJob, variables: Mapping[str, str], log: Path | None, claim: int) -> subprocess.Popen:
-    words, environment = program_of(job.command), {**os.environ, **variables}
-    # The claim outlives this process, if that is killed and the training goes on.
-    if log is None:
-        return subprocess.Popen(words, env=environment, start_new_session=True, pass_fds=[claim])
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[claim],
-        )
