@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_hypersegnas.evaluation.tiffs import ENDINGS as TIFF_ENDINGS
+from nnunet_hypersegnas.evaluation.tiffs import TiffError, read_tiff
+
 READ_BYTES = 1 << 20
 CUT_OFF = "it cannot be read (it is cut off)"
 CLOSE = 1e-3  # of a voxel; files hold geometry in single precision
@@ -20,7 +23,7 @@ CLOSE = 1e-3  # of a voxel; files hold geometry in single precision
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of an image lie; axes in the order of the file, x first."""
+    """Where the voxels of an image lie; axes in the order of the file, x first; NaN is a spacing that is not known."""
 
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
@@ -61,6 +64,10 @@ class Segmentation:
         """Voxel size along the axes of `labels`."""
         return self.geometry.spacing_mm[::-1]
 
+    @property
+    def has_spacing(self) -> bool:
+        return bool(np.isfinite(self.spacing_mm).all())
+
 
 def read_geometry(path: Path) -> Geometry:
     """Read the header of an image; of a four-dimensional one the spatial axes.
@@ -95,6 +102,8 @@ def read_segmentation(path: Path) -> Segmentation:
     Raises:
         UnreadableImageError: the file is missing, cut off or no image.
     """
+    if path.name.lower().endswith(TIFF_ENDINGS):  # ITK takes a thin stack for colours, and knows no voxel size
+        return _of_tiff(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -107,6 +116,14 @@ def read_segmentation(path: Path) -> Segmentation:
         labels = labels[None]
         geometry = Geometry((*geometry.shape, 1), (*geometry.spacing_mm, 1.0), (*geometry.origin_mm, 0.0), (1.0,))
     return Segmentation(labels, geometry)
+
+
+def _of_tiff(path: Path) -> Segmentation:
+    try:
+        labels, spacing_mm = read_tiff(path)
+    except TiffError as error:
+        raise UnreadableImageError(str(error)) from error
+    return Segmentation(labels, Geometry(labels.shape[::-1], spacing_mm[::-1], (0.0,) * 3, tuple(np.eye(3).flat)))
 
 
 def label_faults(labels: np.ndarray, allowed: frozenset[int] | None) -> list[str]:
