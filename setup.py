@@ -52,6 +52,7 @@ setup(
         "scikit-learn",
         "scipy",
         "sqlalchemy>=2",
+        "tifffile",
         "tqdm",
     ],
     extras_require={

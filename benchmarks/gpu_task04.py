@@ -15,7 +15,6 @@ import argparse
 import json
 import signal
 import sys
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -37,7 +36,7 @@ from nnunet_hypersegnas.nnunet.calibrating import device_name
 from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
-from nnunet_hypersegnas.nnunet.fold_training import FoldState, missing_jobs, state_of
+from nnunet_hypersegnas.nnunet.fold_training import FoldState, missing_jobs, remove_torn_checkpoints, state_of
 from nnunet_hypersegnas.nnunet.msd_steps import STOCK_PLANS, MsdRun, Step, dataset_name
 from nnunet_hypersegnas.nnunet.settings import BLOCK
 from nnunet_hypersegnas.search import budgets_of
@@ -101,8 +100,6 @@ def pieces_of(task: Path, commands: LimitedCommands, sizes: Sizes) -> list[Piece
         "calibrate",
         *("hsnas_calibrate", *dataset, *on_supernet, "--architectures", str(sizes.calibrated), "--overwrite"),
     )
-    supernet_fold = commands.path("nnUNet_results") / way.dataset / _model(SUPERNET_TRAINER, SUPERNET_PLANS)
-    supernet = replace(found["super-net"], prepare=lambda: remove_torn_checkpoints(supernet_fold / f"fold_{FOLD}"))
     stock, *searched = [_training(name, way, sizes) for name in (sizes.stock_plans, *way.searched)]
     models = [_model(sizes.trainer, name) for name in (sizes.stock_plans, *way.searched)]
     compare = printing(
@@ -131,13 +128,13 @@ def pieces_of(task: Path, commands: LimitedCommands, sizes: Sizes) -> list[Piece
             )
             for words in (SPEED if sizes.speed else ())
         ],
-        Piece(step=supernet, seconds=seconds.supernet, resumes=True, needs=(ready.title,)),
+        Piece(step=found["super-net"], seconds=seconds.supernet, resumes=True, needs=(ready.title,)),
         Piece(step=calibrate, seconds=seconds.calibrate, resumes=True, needs=(ready.title,), printed=Printed.TEXT),
         Piece(
             step=found["search"],
             seconds=seconds.search,
             resumes=True,
-            needs=(supernet.title, "calibrate"),
+            needs=("super-net", "calibrate"),
             printed=Printed.TEXT,
         ),
         *trainings,
@@ -178,13 +175,6 @@ def _training(plans: str, way: MsdRun, sizes: Sizes) -> Step:
         prepare=lambda: remove_torn_checkpoints(model().fold_folder(FOLD)),
         variables=sizes.variables,
     )
-
-
-def remove_torn_checkpoints(fold: Path) -> None:
-    """Remove checkpoints that a training was ended in the middle of writing, so that it goes on from others."""
-    for path in fold.glob("checkpoint_*.pth"):
-        if not zipfile.is_zipfile(path):  # the directory of torch's zip files stands at their end
-            path.unlink()
 
 
 def write_plans(preprocessed: Path, sizes: Sizes) -> None:

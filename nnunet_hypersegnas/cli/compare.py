@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.atomic import write_text
     from nnunet_hypersegnas.cli.tables import format_table, markdown_table
     from nnunet_hypersegnas.evaluation import EmptyReference, Scoring, msd_task
-    from nnunet_hypersegnas.nnunet.model_reports import ModelReport, footnotes
+    from nnunet_hypersegnas.nnunet.model_reports import ModelReport, difference_note, footnotes
 
     if args.markdown and args.markdown.exists():
         raise HyperSegNASError(f"{args.markdown} exists already; choose another name for --markdown or remove it")
@@ -79,10 +79,7 @@ def run(args: argparse.Namespace) -> None:
     ]
     notes = [*footnotes(reports, cuda=cuda), tolerance_note(scoring)]
     if len(reports) > 1:
-        notes.append(
-            f"Differences are from {reports[0].model.dataset.plans['plans_name']}, over {len(pairs[0])} cases, each "
-            "the mean of its structures: mean with its 95% bootstrap interval, and p of Wilcoxon's signed-rank test."
-        )
+        notes.append(difference_note(reports))
     rows, more = _rows(reports, None if args.no_published else msd_task(dataset))
     heading = f"{dataset}, validation cases of fold {', '.join(map(str, folds))}"
     print(f"{heading}:\n{format_table(rows)}")
@@ -109,9 +106,14 @@ def _find(name: str, args: argparse.Namespace) -> CrossValidation:
 
 def _rows(reports: Sequence[ModelReport], task: MsdTask | None) -> tuple[list[dict[str, str]], list[str]]:
     """Return one row for each model and published model, with the same columns, and notes on the published ones."""
-    from nnunet_hypersegnas.nnunet.model_reports import describe_difference, describe_model, describe_published
+    from nnunet_hypersegnas.nnunet.model_reports import (
+        describe_difference,
+        describe_model,
+        describe_published,
+        short_names,
+    )
 
-    rows = [describe_model(report) for report in reports]
+    rows = [describe_model(report, name) for report, name in zip(reports, short_names(reports), strict=True)]
     for report, row in zip(reports[1:], rows[1:], strict=True):
         row |= describe_difference(report, reports[0])
     published, notes = describe_published(task, reports[0]) if task else ([], [])

@@ -126,7 +126,7 @@ def _command_of_a_job(args: argparse.Namespace, device: str) -> list[str]:
 def _report(args: argparse.Namespace, model: CrossValidation, folds: Sequence[int], *, cuda: bool) -> None:
     from nnunet_hypersegnas.cli.tables import format_table
     from nnunet_hypersegnas.evaluation import EmptyReference, Scoring, describe_folds
-    from nnunet_hypersegnas.nnunet.model_reports import ModelReport, describe_model, footnotes
+    from nnunet_hypersegnas.nnunet.model_reports import ModelReport, describe_model, footnotes, short_names
 
     scoring = Scoring(
         labels=model.labels,
@@ -136,7 +136,7 @@ def _report(args: argparse.Namespace, model: CrossValidation, folds: Sequence[in
     scores = score_with_bar(model.pairs(folds), scoring, processes_of(args))
     report = ModelReport.of(model, folds, scores, cuda=cuda)
     print(f"\n{model.name}, fold {', '.join(map(str, folds))}:")
-    print(format_table([describe_model(report)]))
+    print(format_table([describe_model(report, *short_names([report]))]))
     print(format_table(describe_folds(report.summaries, model.biased_fold)))
     print("\n".join([*footnotes([report], cuda=cuda), tolerance_note(scoring)]))
 

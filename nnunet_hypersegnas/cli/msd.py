@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"[{step.title}]{' done' if step.done() else ''}\n$ {shown(step.command(), step.variables)}")
         _estimate(wanted, settings[0])
         return
+    wanted.check_predictions()
     for number, step in enumerate(steps, 1):
         if step.done():
             print(f"[{number}/{len(steps)} {step.title}] done before", flush=True)
@@ -121,12 +122,10 @@ def run(args: argparse.Namespace) -> None:
             )
         step.finish()
     for name in wanted.searched:
-        print(f"\nPredictions: {wanted.predictions(name)}")
+        final = wanted.predictions(name).final
+        print(f"\nPredictions: {final}")
         if msd_task(wanted.task):
-            print(
-                f"  submit: hsnas_msd_submission {wanted.predictions(name)} --data {args.folder.resolve().parent} -o "
-                f"{name}.zip"
-            )
+            print(f"  submit: hsnas_msd_submission {final} --data {args.folder.resolve().parent} -o {name}.zip")
 
 
 def _let_nnunet_find_trainers() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,17 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_hypersegnas.evaluation.tiffs import ENDINGS as TIFF_ENDINGS
+from nnunet_hypersegnas.evaluation.tiffs import TiffError, read_tiff
+
 READ_BYTES = 1 << 20
+CUT_OFF = "it cannot be read (it is cut off)"
 CLOSE = 1e-3  # of a voxel; files hold geometry in single precision
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of an image lie; axes in the order of the file, x first."""
+    """Where the voxels of an image lie; axes in the order of the file, x first; NaN is a spacing that is not known."""
 
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
@@ -58,6 +64,10 @@ class Segmentation:
         """Voxel size along the axes of `labels`."""
         return self.geometry.spacing_mm[::-1]
 
+    @property
+    def has_spacing(self) -> bool:
+        return bool(np.isfinite(self.spacing_mm).all())
+
 
 def read_geometry(path: Path) -> Geometry:
     """Read the header of an image; of a four-dimensional one the spatial axes.
@@ -65,12 +75,7 @@ def read_geometry(path: Path) -> Geometry:
     Raises:
         UnreadableImageError: the file is missing or no image.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise UnreadableImageError(_reason(path, error)) from error
+    reader = _header(path)
     n, size = min(3, reader.GetDimension()), reader.GetDimension()
     direction = np.array(reader.GetDirection()).reshape(size, size)[:n, :n]
     return Geometry(
@@ -81,24 +86,44 @@ def read_geometry(path: Path) -> Geometry:
     )
 
 
+def check_whole(path: Path) -> None:
+    """Look at an image's header and at where its file ends, which is a matter of milliseconds.
+
+    Raises:
+        UnreadableImageError: the file is missing, cut off or no image.
+    """
+    if _is_cut_off(path, _header(path)):
+        raise UnreadableImageError(CUT_OFF)
+
+
 def read_segmentation(path: Path) -> Segmentation:
     """Read a segmentation.
 
     Raises:
         UnreadableImageError: the file is missing, cut off or no image.
     """
+    if path.name.lower().endswith(TIFF_ENDINGS):  # ITK takes a thin stack for colours, and knows no voxel size
+        return _of_tiff(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise UnreadableImageError(_reason(path, error)) from error
     if _is_cut_off(path, image):
-        raise UnreadableImageError("it cannot be read (it is cut off)")
+        raise UnreadableImageError(CUT_OFF)
     geometry = Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     labels = sitk.GetArrayFromImage(image)
     if labels.ndim == 2:  # one slice
         labels = labels[None]
         geometry = Geometry((*geometry.shape, 1), (*geometry.spacing_mm, 1.0), (*geometry.origin_mm, 0.0), (1.0,))
     return Segmentation(labels, geometry)
+
+
+def _of_tiff(path: Path) -> Segmentation:
+    try:
+        labels, spacing_mm = read_tiff(path)
+    except TiffError as error:
+        raise UnreadableImageError(str(error)) from error
+    return Segmentation(labels, Geometry(labels.shape[::-1], spacing_mm[::-1], (0.0,) * 3, tuple(np.eye(3).flat)))
 
 
 def label_faults(labels: np.ndarray, allowed: frozenset[int] | None) -> list[str]:
@@ -118,12 +143,22 @@ def label_faults(labels: np.ndarray, allowed: frozenset[int] | None) -> list[str
     return [f"labels {_some(unknown)}, known are {', '.join(map(str, sorted(allowed)))}"] if unknown else []
 
 
-def _is_cut_off(path: Path, image: sitk.Image) -> bool:
+def _header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise UnreadableImageError(_reason(path, error)) from error
+    return reader
+
+
+def _is_cut_off(path: Path, image: sitk.Image | sitk.ImageFileReader) -> bool:
     """Whether a NIfTI file holds fewer voxels than its header says; ITK takes missing ones for zeros without a word."""
     if not path.name.endswith((".nii", ".nii.gz")):
         return False
     voxel_bytes = int(image.GetMetaData("bitpix")) // 8
-    needed = int(float(image.GetMetaData("vox_offset"))) + image.GetNumberOfPixels() * voxel_bytes
+    needed = int(float(image.GetMetaData("vox_offset"))) + math.prod(image.GetSize()) * voxel_bytes
     if path.suffix != ".gz":
         return path.stat().st_size < needed
     with path.open("rb") as file:
@@ -131,8 +166,11 @@ def _is_cut_off(path: Path, image: sitk.Image) -> bool:
         size = int.from_bytes(file.read(), "little")  # of the last member, modulo 4 GiB
     if size == needed % 2**32:
         return False
-    with gzip.open(path) as content:
-        return sum(map(len, iter(lambda: content.read(READ_BYTES), b""))) < needed
+    try:
+        with gzip.open(path) as content:
+            return sum(map(len, iter(lambda: content.read(READ_BYTES), b""))) < needed
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # the compressed stream itself ends too early, or is torn
+        return True
 
 
 def _reason(path: Path, error: RuntimeError) -> str:

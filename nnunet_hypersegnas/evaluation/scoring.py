@@ -18,6 +18,7 @@ from nnunet_hypersegnas.evaluation.structures import LabelSet, Structure
 from nnunet_hypersegnas.evaluation.surfaces import surface_dice
 
 MM3_PER_ML = 1000.0
+NNUNETS_SPACING = (1.0, 1.0, 1.0)  # of what has none
 
 
 class EmptyReference(Enum):
@@ -108,13 +109,21 @@ def score_pair(pair: Pair, scoring: Scoring) -> tuple[list[Score], list[str]]:
     if len(found) == 2:
         differences = found["reference"].geometry.differences(found["prediction"].geometry)
         faults += [f"prediction {pair.prediction} has {difference}" for difference in differences]
+        spacing_mm = next((s.spacing_mm for s in (found["reference"], found["prediction"]) if s.has_spacing), None)
+        if spacing_mm is None and scoring.tolerance_mm is not None:
+            faults.append(
+                f"neither {pair.reference} nor {pair.prediction} has a voxel size, for the tolerance in mm: no "
+                "JSON file beside it says its 'spacing'"
+            )
     if faults:
         return [], faults
-    return _scores(pair, found["reference"], found["prediction"], scoring), []
+    truth, guess = found["reference"].labels, found["prediction"].labels
+    return _scores(pair, truth, guess, spacing_mm or NNUNETS_SPACING, scoring), []
 
 
-def _scores(pair: Pair, reference: Segmentation, prediction: Segmentation, scoring: Scoring) -> list[Score]:
-    truth, guess, spacing_mm = reference.labels, prediction.labels, reference.spacing_mm
+def _scores(
+    pair: Pair, truth: np.ndarray, guess: np.ndarray, spacing_mm: tuple[float, ...], scoring: Scoring
+) -> list[Score]:
     if scoring.labels and scoring.labels.ignored is not None:
         counts = truth != scoring.labels.ignored
         truth, guess = np.where(counts, truth, 0), np.where(counts, guess, 0)

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_hypersegnas.errors import FaultsError
+from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
 from nnunet_hypersegnas.evaluation import LabelSet, Pair
 from nnunet_hypersegnas.evaluation.folders import name_some
-from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.plans import PROVENANCE
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.plans import PROVENANCE, network_in_words
 
 FOLDS = (0, 1, 2, 3, 4)
+
+
+class ChangedPlansError(HyperSegNASError):
+    """What was trained has another network than plans of the same name describe now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,25 @@ class CrossValidation:
         path = self.dataset.folder / "splits_final.json"
         return tuple(range(len(json.loads(path.read_text())))) if path.exists() else FOLDS
 
+    def check_plans(self) -> None:
+        """Hold the plans against those that nnU-Net keeps beside the folds it has trained.
+
+        Raises:
+            ChangedPlansError: they describe another network, so its folds would be taken for this one's.
+        """
+        path = self.folder / "plans.json"
+        begun = [*self.folder.glob("fold_*/checkpoint_*.pth"), *self.folder.glob("fold_*/validation/summary.json")]
+        if not begun or not path.exists():
+            return
+        configuration = self.dataset.configuration_name
+        there, now = (network_in_words(plans, configuration) for plans in (read_json(path), self.dataset.plans))
+        if there != now:
+            raise ChangedPlansError(
+                f"{self.folder} holds folds of another network ({there}) than the plans "
+                f"{self.dataset.plans['plans_name']} describe now ({now}); move that folder away to train this one, or "
+                "give the new plans another name"
+            )
+
     def best_configuration_command(self, folds: Sequence[int]) -> list[str]:
         """Return nnU-Net's command that puts the folds together and finds their postprocessing."""
         dataset = self.dataset
@@ -69,9 +92,11 @@ class CrossValidation:
         """Return the validation predictions of some folds, with the labels they are compared with.
 
         Raises:
+            ChangedPlansError: the folds are those of another network.
             DatasetError: there is no split, or no such fold in it.
             FaultsError: naming every fold that was not trained and validated, and every case that is missing.
         """
+        self.check_plans()
         ending = self.dataset.dataset_json["file_ending"]
         truth = self.dataset.folder / "gt_segmentations"
         pairs, faults, untrained = [], [], []

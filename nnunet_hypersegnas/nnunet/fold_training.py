@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
 from nnunet_hypersegnas.nnunet.slurm import slurm_executor, slurm_function
-from nnunet_hypersegnas.nnunet.stock_commands import end_groups, failure, program_of
+from nnunet_hypersegnas.nnunet.stock_commands import end_groups, failure, start
 
 POLL_S = 0.5
 
@@ -51,9 +52,24 @@ def state_of(model: CrossValidation, fold: int) -> FoldState:
     folder = model.fold_folder(fold)
     if (folder / "validation" / "summary.json").exists():
         return FoldState.DONE
-    if (folder / "checkpoint_final.pth").exists():
+    whole = {path.name for path in folder.glob("checkpoint_*.pth") if not _is_torn(path)}
+    if "checkpoint_final.pth" in whole:
         return FoldState.TRAINED
-    return FoldState.BEGUN if any(folder.glob("checkpoint_*.pth")) else FoldState.NEW
+    return FoldState.BEGUN if whole else FoldState.NEW
+
+
+def remove_torn_checkpoints(folder: Path) -> None:
+    """Remove a fold's checkpoints that a training was killed in the middle of writing, so that it goes on from others.
+
+    The fold has to be claimed: a training that runs may just be writing one.
+    """
+    for path in folder.glob("checkpoint_*.pth"):
+        if _is_torn(path):
+            path.unlink()
+
+
+def _is_torn(checkpoint: Path) -> bool:
+    return not zipfile.is_zipfile(checkpoint)  # the directory of torch's zip files stands at their end
 
 
 def missing_jobs(
@@ -68,8 +84,10 @@ def missing_jobs(
         pretrained_weights: to start from, as nnU-Net's -pretrained_weights.
 
     Raises:
+        ChangedPlansError: folds were trained with another network.
         FoldsError: these weights are inherited from a super-net that has seen the validation cases of these folds.
     """
+    model.check_plans()
     if pretrained_weights:
         check_weights(pretrained_weights, folds)
     jobs = []
@@ -114,20 +132,28 @@ def run_jobs(
         announce: called with each job as it starts, its slot's environment and its log.
 
     Raises:
-        FoldsError: naming each job that failed, or a fold that another process trains.
+        FoldsError: naming each job that failed, or a fold that another process trains, or has trained meanwhile.
     """
     waiting, free = list(jobs), list(range(len(slots)))
     running: dict[int, tuple[FoldJob, subprocess.Popen, Path | None]] = {}
     faults = []
     with contextlib.ExitStack() as claims:
         claim = {job.fold: claims.enter_context(claimed(model, job.fold)) for job in jobs}
+        for job in jobs:
+            remove_torn_checkpoints(model.fold_folder(job.fold))
+        if changed := [str(job.fold) for job in jobs if state_of(model, job.fold) is not job.state]:
+            raise FoldsError(
+                f"another process went on with fold {', '.join(changed)}; the same command goes on from here"
+            )
         try:
             while waiting or running:
                 while waiting and free:
                     job, slot = waiting.pop(0), free.pop(0)
                     log = model.folder / "crossval_logs" / f"fold_{job.fold}.log" if len(slots) > 1 else None
                     announce(job, slots[slot], log)
-                    running[slot] = job, _start(job, slots[slot], log, claim[job.fold]), log
+                    # The claim outlives this process, if that is killed and the training goes on.
+                    hold = [claim[job.fold]]
+                    running[slot] = job, start(job.command, log=log, variables=slots[slot], hold=hold), log
                 time.sleep(POLL_S)
                 for slot, (job, process, log) in list(running.items()):
                     if process.poll() is not None:
@@ -194,21 +220,3 @@ def claimed(model: CrossValidation, fold: int) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
-
-
-def _start(job: FoldJob, variables: Mapping[str, str], log: Path | None, claim: int) -> subprocess.Popen:
-    words, environment = program_of(job.command), {**os.environ, **variables}
-    # The claim outlives this process, if that is killed and the training goes on.
-    if log is None:
-        return subprocess.Popen(words, env=environment, start_new_session=True, pass_fds=[claim])
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[claim],
-        )

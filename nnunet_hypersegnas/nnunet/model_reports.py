@@ -119,12 +119,18 @@ def seconds_per_case(model: CrossValidation, folds: Sequence[int]) -> float | No
     return statistics.median(seconds) if seconds else None
 
 
-def describe_model(report: ModelReport) -> dict[str, str]:
-    """Return a model's row of a table, as text (the paper's Table 2, with more columns)."""
+def short_names(reports: Sequence[ModelReport]) -> list[str]:
+    """Name models by their plans; those that share them by nnU-Net's whole name, with trainer and configuration."""
+    plans = [report.model.dataset.plans["plans_name"] for report in reports]
+    return [name if plans.count(name) == 1 else report.model.name for name, report in zip(plans, reports, strict=True)]
+
+
+def describe_model(report: ModelReport, name: str) -> dict[str, str]:
+    """Return a model's row of a table, as text (the paper's Table 2, with more columns), under one of `short_names`."""
     costs, summaries = report.costs, report.summaries
     with_nsd = not np.isnan(summaries[-1].nsd.mean)
     row = {
-        "model": report.model.dataset.plans["plans_name"] + (BIASED if report.biased else ""),
+        "model": name + (BIASED if report.biased else ""),
         "predicted memory": format_bytes(costs.memory_bytes),
         "measured memory": "-" if report.measured_memory_bytes is None else format_bytes(report.measured_memory_bytes),
         "parameters": format_count(costs.parameters),
@@ -150,6 +156,16 @@ def describe_difference(report: ModelReport, first: ModelReport) -> dict[str, st
     return row
 
 
+def difference_note(reports: Sequence[ModelReport]) -> str:
+    """Say what differences from the first model are, and over how many cases: those without any score do not count."""
+    counts = sorted({report.against(reports[0], "dsc").cases for report in reports[1:]})
+    cases = " or ".join(map(str, counts))
+    return (
+        f"Differences are from {short_names(reports)[0]}, over {cases} cases, each the mean of its structures: mean "
+        "with its 95% bootstrap interval, and p of Wilcoxon's signed-rank test."
+    )
+
+
 def footnotes(reports: Sequence[ModelReport], *, cuda: bool) -> list[str]:
     """Say what the figures of a table of models are."""
     precision = "fp16 autocast on CUDA" if cuda else "fp32 on a CPU"
@@ -157,10 +173,10 @@ def footnotes(reports: Sequence[ModelReport], *, cuda: bool) -> list[str]:
         f"Memory is that of training ({precision} where it is predicted); s/case is of nnU-Net's validation with "
         "mirroring, on the machine that it ran on."
     ]
-    for report in reports:
+    for report, name in zip(reports, short_names(reports), strict=True):
         if report.biased:
             notes.append(
-                f"{BIASED} {report.model.dataset.plans['plans_name']}: the validation cases of fold "
+                f"{BIASED} {name}: the validation cases of fold "
                 f"{report.model.biased_fold} chose this architecture, so its figures are biased."
             )
     return notes

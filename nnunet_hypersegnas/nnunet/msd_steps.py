@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +13,14 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.evaluation.folders import cases_in
-from nnunet_hypersegnas.evaluation.images import UnreadableImageError, read_segmentation
-from nnunet_hypersegnas.nnunet.dataset import read_json
+from nnunet_hypersegnas.nnunet.architecture_files import find_architecture
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.fold_training import remove_torn_checkpoints
+from nnunet_hypersegnas.nnunet.plans import network_digest
+from nnunet_hypersegnas.nnunet.prediction_folders import ENDING, PredictionFolders, remove_broken
+from nnunet_hypersegnas.nnunet.transfer import Transfer
 from nnunet_hypersegnas.search import Budget
 
-ENDING = ".nii.gz"
 FOLD = 0  # the super-net's
 STOCK_PLANS = "nnUNetPlans"
 
@@ -113,9 +115,23 @@ class MsdRun:
         """Names of the plans of the networks that are trained in the end."""
         return [self.plans_name] if self.transfer else [budget.plans_name(self.plans_name) for budget in self.budgets]
 
-    def predictions(self, plans_name: str) -> Path:
-        """Return the folder of a network's final predictions."""
-        return self.output / plans_name / self.task
+    def predictions(self, plans_name: str) -> PredictionFolders:
+        """Return the folders of a network's predictions."""
+        maker = {
+            "trainer": self.trainer,
+            "plans": plans_name,
+            "configuration": self.configuration,
+            "folds": list(self.folds),
+        }
+        plans = self.preprocessed / f"{plans_name}.json"
+        if plans.exists():
+            maker["network"] = network_digest(read_json(plans), self.configuration)
+        return PredictionFolders(final=self.output / plans_name / self.task, maker=maker)
+
+    def check_predictions(self) -> None:
+        """Raise PredictionsError where predictions of other models are in the way, before time is spent."""
+        for name in self.searched:
+            self.predictions(name).check()
 
     def steps(self) -> list[Step]:
         """Return all steps, first to last."""
@@ -180,7 +196,9 @@ class MsdRun:
 
     def _architectures(self) -> list[Step]:
         if self.transfer:
-            return [Step(title="transfer", command=self._transfer, done=self._is_transferred)]
+            return [
+                Step(title="transfer", command=self._transfer, done=self._is_transferred, prepare=self._refuse_others)
+            ]
         fold = self._results(self.supernet_trainer, self.plans) / f"fold_{FOLD}"
 
         def train() -> list[str]:
@@ -189,7 +207,12 @@ class MsdRun:
             return command + (["--c"] if any(fold.glob("checkpoint_*.pth")) else [])
 
         return [
-            Step(title="super-net", command=train, done=(fold / "validation" / "summary.json").exists),
+            Step(
+                title="super-net",
+                command=train,
+                done=(fold / "validation" / "summary.json").exists,
+                prepare=lambda: remove_torn_checkpoints(fold),
+            ),
             Step(title="search", command=self._search, done=lambda: False, repeats=True),
         ]
 
@@ -197,8 +220,24 @@ class MsdRun:
         command = ["hsnas_transfer", str(self.transfer), self.configuration, "--to", self.number]
         return [*command, "-p", self.plans, "--plans", self.plans_name]
 
+    @property
+    def _transferred(self) -> Path:
+        return self.preprocessed / f"{self.plans_name}.json"
+
     def _is_transferred(self) -> bool:
-        return (self.preprocessed / f"{self.plans_name}.json").exists()
+        if not self._transferred.exists():
+            return False
+        dataset = PreprocessedDataset.find(self.dataset, self.plans, self.configuration, preprocessed=False)
+        wanted = Transfer.to(dataset, find_architecture(str(self.transfer))).plans(dataset, self.plans_name)
+        there = read_json(self._transferred)
+        return network_digest(there, self.configuration) == network_digest(wanted, self.configuration)
+
+    def _refuse_others(self) -> None:
+        if self._transferred.exists():
+            raise MsdError(
+                f"{self._transferred} describes another network than --transfer {self.transfer}; choose another name "
+                "with --plans, or remove it and what was trained with it"
+            )
 
     def _search(self) -> list[str]:
         command = ["hsnas_search", self.number, self.configuration, str(FOLD), "-p", self.plans]
@@ -212,8 +251,8 @@ class MsdRun:
         model = ["-tr", self.trainer, "-p", plans_name]
         results = self._results(self.trainer, plans_name)
         together = results / f"crossval_results_folds_{'_'.join(folds)}"
-        final = self.predictions(plans_name)
-        before = final.with_name("before_postprocessing")
+        folders = self.predictions(plans_name)
+        before, final = folders.before, folders.final
 
         def cross_validate() -> list[str]:
             command = ["hsnas_crossval", self.number, self.configuration, *model, "--device", self.device]
@@ -229,26 +268,39 @@ class MsdRun:
             command += ["-pp_pkl_file", str(together / "postprocessing.pkl")]
             return [*command, "-plans_json", str(together / "plans.json")]
 
+        def prepare() -> None:
+            self.predictions(plans_name).claim()
+            remove_broken(before)
+
+        def are_trained() -> bool:
+            kept, planned = together / "plans.json", self.preprocessed / f"{plans_name}.json"
+            if not ((together / "postprocessing.pkl").exists() and kept.exists() and planned.exists()):
+                return False
+            # Of another network they are no one's to go on with: hsnas_crossval says so.
+            there, now = (network_digest(read_json(path), self.configuration) for path in (kept, planned))
+            return there == now
+
+        def are_predicted(folder: Path) -> bool:
+            images = self.raw / "imagesTs"
+            cases = cases_in(images, f"_0000{ENDING}") if images.is_dir() else []
+            # Asked anew, since the plans may have been written meanwhile.
+            return bool(cases) and self.predictions(plans_name).are_predicted(folder, cases)
+
         return [
             Step(
                 title=f"folds of {plans_name}",
                 command=cross_validate,
-                done=(together / "postprocessing.pkl").exists,
+                done=are_trained,
             ),
             Step(
                 title=f"predict with {plans_name}",
                 command=predict,
-                done=lambda: self._are_predicted(before),
-                prepare=lambda: _remove_broken(before),
+                done=lambda: are_predicted(before),
+                prepare=prepare,
             ),
-            Step(title=f"postprocess {plans_name}", command=postprocess, done=lambda: self._are_predicted(final)),
+            # It writes all files anew, those that are half written as well.
+            Step(title=f"postprocess {plans_name}", command=postprocess, done=lambda: are_predicted(final)),
         ]
-
-    def _are_predicted(self, folder: Path) -> bool:
-        images = self.raw / "imagesTs"
-        if not images.is_dir() or not folder.is_dir():
-            return False
-        return set(cases_in(images, f"_0000{ENDING}")) <= set(cases_in(folder, ENDING))
 
     def _results(self, trainer: str, plans_name: str) -> Path:
         return Path(nnUNet_results) / self.dataset / f"{trainer}__{plans_name}__{self.configuration}"
@@ -267,14 +319,3 @@ def dataset_name(msd_folder: Path) -> str:
         wrong = f"{', '.join(missing)} missing" if missing else "its name is not of the form Task09_Spleen"
         raise MsdError(f"{msd_folder} is no task of the Medical Segmentation Decathlon: {wrong}")
     return f"Dataset{int(match[1]):03d}_{match[2]}"
-
-
-def _remove_broken(folder: Path) -> None:
-    """Remove what an interrupted prediction left half written, which nnU-Net would take for done."""
-    for case in cases_in(folder, ENDING) if folder.is_dir() else []:
-        path = folder / f"{case}{ENDING}"
-        try:
-            read_segmentation(path)
-        except UnreadableImageError:
-            with suppress(FileNotFoundError):
-                path.unlink()

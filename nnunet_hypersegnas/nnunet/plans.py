@@ -15,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_hypersegnas.architectures import SearchedNet, searched_net_kwargs
 from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.space import Architecture, SearchSpace
 
 PROVENANCE = "hypersegnas_search"
@@ -56,7 +57,7 @@ def searched_plans(
     result = deepcopy(dict(plans))
     result["plans_name"] = plans_name
     result[PROVENANCE] = dict(provenance)
-    before = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration["architecture"]
+    before = planned_network(plans, configuration)
     for heir in result["configurations"].values():
         if heir.get("inherits_from") == configuration:
             heir.setdefault("architecture", deepcopy(before))
@@ -66,6 +67,29 @@ def searched_plans(
         "_kw_requires_import": [],
     }
     return result
+
+
+def planned_network(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Return a configuration's network as plans describe it, wherever it is inherited from.
+
+    Raises:
+        PlansError: there is no such configuration.
+    """
+    if configuration not in plans["configurations"]:
+        raise PlansError(f"plans {plans.get('plans_name')} have no configuration {configuration!r}")
+    found: dict[str, Any] = PlansManager(deepcopy(dict(plans))).get_configuration(configuration).configuration
+    return dict(found["architecture"])
+
+
+def network_digest(plans: Mapping[str, Any], configuration: str) -> str:
+    """Return a short name of a configuration's network, the same for the same network."""
+    return digest(planned_network(plans, configuration))
+
+
+def network_in_words(plans: Mapping[str, Any], configuration: str) -> str:
+    """Name a configuration's network for people: its class and its digest."""
+    kind = str(planned_network(plans, configuration)["network_class_name"]).rpartition(".")[2]
+    return f"{kind} {network_digest(plans, configuration)}"
 
 
 def write_inherited_weights(path: Path, network: SearchedNet, *, fold: int, stage: str) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from nnunet_hypersegnas.errors import HyperSegNASError
 
@@ -69,13 +70,10 @@ def run_stock(command: Sequence[str], log: Path | None = None, variables: Mappin
     Raises:
         CommandError: it is not installed, or it failed; the message ends with the last line of its log.
     """
-    words, environment = program_of(command), {**os.environ, **(variables or {})}
-    if log is None:
-        status = subprocess.run(words, env=environment).returncode
-    else:
+    if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as output:
-            status = subprocess.run(words, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
+        log.write_bytes(b"")
+    status = _wait(start(command, log=log, variables=variables, own_group=False))
     if status:
         raise CommandError(failure(command, status, log))
 
@@ -103,26 +101,72 @@ def run_limited(
         OutOfTimeError: its time was over.
         CommandError: as `run_stock`.
     """
-    for path in (output, log):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("wb") as out, log.open("ab") as err:
-        process = subprocess.Popen(
-            program_of(command),
-            env={**os.environ, **(variables or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-            pass_fds=hold,
-        )
-        try:
-            status = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise OutOfTimeError(f"{command[0]} was ended after {seconds:.0f} s, when its time was over") from None
-        finally:
-            end_groups([process])
+    process = start(command, log=log, output=output, variables=variables, hold=hold)
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        raise OutOfTimeError(f"{command[0]} was ended after {seconds:.0f} s, when its time was over") from None
+    finally:
+        end_groups([process])
     if status:
         raise CommandError(failure(command, status, log))
+
+
+def start(
+    command: Sequence[str],
+    *,
+    log: Path | None,
+    output: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    hold: Sequence[int] = (),
+    own_group: bool = True,
+) -> subprocess.Popen:
+    """Start a command.
+
+    Args:
+        command: its words.
+        log: file that what it prints is added to; None prints it.
+        output: file for its standard output, written anew, where that is not to go into the log.
+        variables: of the environment, besides those of this process.
+        hold: open files that it inherits.
+        own_group: whether it leads a group of its own, as `end_groups` needs; a terminal's Ctrl-C does not reach it.
+
+    Raises:
+        CommandError: it is not installed.
+    """
+    streams: dict[str, Any] = {}
+    with contextlib.ExitStack() as files:
+        if log is not None:
+            for path in (log, output or log):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            err = files.enter_context(log.open("ab"))
+            out = files.enter_context(output.open("wb")) if output else err
+            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err}
+        return subprocess.Popen(
+            program_of(command),
+            env={**os.environ, **(variables or {})},
+            start_new_session=own_group,
+            pass_fds=hold,
+            **streams,
+        )
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Return a command's status; interrupted, let it end what it has started, then end it."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        # Ctrl-C has reached it as well; commands of ours need up to SECONDS_TO_END for groups that they have started.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2 * SECONDS_TO_END)
+        raise
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_TO_END)
+            process.kill()
+            process.wait()
 
 
 def end_groups(processes: Sequence[subprocess.Popen]) -> None:

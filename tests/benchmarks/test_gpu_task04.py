@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
@@ -16,7 +15,6 @@ from benchmarks.gpu_task04 import (
     conclude,
     main,
     pieces_of,
-    remove_torn_checkpoints,
     report_of,
     write_plans,
 )
@@ -105,15 +103,6 @@ def test_a_cpu_has_small_plans_that_differ_by_the_super_net_alone(tmp_path):
     assert supernet.pop("hypersegnas")["channels"] == [4, 6, 8]
     assert small == supernet and small["patch_size"] == [16, 16, 16] and small["batch_size"] == 2
     assert len(small["architecture"]["arch_kwargs"]["n_conv_per_stage_decoder"]) == 2
-
-
-def test_torn_checkpoints_are_removed_and_whole_ones_stay(tmp_path):
-    with zipfile.ZipFile(tmp_path / "checkpoint_best.pth", "w") as file:
-        file.writestr("weights", "0" * 1000)
-    content = (tmp_path / "checkpoint_best.pth").read_bytes()
-    (tmp_path / "checkpoint_latest.pth").write_bytes(content[:500])
-    remove_torn_checkpoints(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_best.pth"]
 
 
 def test_a_report_holds_what_is_done_with_its_command(tmp_path):

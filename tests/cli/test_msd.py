@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.cli.msd import main
 from nnunet_hypersegnas.cli.msd_submission import main as submission
+from nnunet_hypersegnas.cli.transfer import main as transfer
 from nnunet_hypersegnas.nnunet.msd_steps import MsdError, MsdRun
 from nnunet_hypersegnas.search import budgets_of
 from nnunet_hypersegnas.space import rng_for
@@ -163,17 +166,135 @@ def test_half_preprocessed_data_are_preprocessed_again_with_the_same_plans(plann
     assert step.done()
 
 
-def test_a_prediction_that_was_cut_off_is_made_again(planned, task):
-    *_, predict, _ = planned.steps()
-    folder = planned.predictions("P_5GB").with_name("before_postprocessing")
-    for number in (5, 6):
-        write_image(planned.raw / "imagesTs" / f"prostate_0{number}_0000.nii.gz", np.zeros((2, 3, 4), np.float32))
-        write_image(folder / f"prostate_0{number}.nii.gz", np.zeros((2, 3, 4), np.uint8))
-    assert predict.done()
-    path = folder / "prostate_06.nii.gz"
-    path.write_bytes(path.read_bytes()[:40])
-    predict.prepare()
-    assert not predict.done() and not path.exists() and (folder / "prostate_05.nii.gz").exists()
+@pytest.fixture
+def trained(task, nnunet_folders, monkeypatch):
+    """A task whose network is trained, and nnU-Net's commands as they would write their files; returns what was run."""
+    dataset = "Dataset005_Prostate"
+    raw, preprocessed, results = (
+        nnunet_folders / name / dataset for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    )
+    for number in range(N_TRAINING, N_TRAINING + N_TEST):
+        write_image(raw / "imagesTs" / f"prostate_0{number}_0000.nii.gz", np.zeros((2, 3, 4), np.float32))
+    write_image(raw / "labelsTr" / "prostate_00.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    (raw / "dataset.json").touch()
+    for plans in ("nnUNetPlans", "P_5GB"):
+        write_plans_of(preprocessed / f"{plans}.json", plans)
+    (preprocessed / "data").mkdir()
+    (preprocessed / "data" / "prostate_00.pkl").touch()
+    write_json(results / "S__nnUNetPlans__3d_fullres" / "fold_0" / "validation" / "summary.json", {})
+    for trainer in ("T", "Other"):
+        together = results / f"{trainer}__P_5GB__3d_fullres" / "crossval_results_folds_0_1"
+        write_plans_of(together / "plans.json", "P_5GB")
+        (together / "postprocessing.pkl").touch()
+    ran = []
+
+    def run_stock(command, log=None, variables=None):
+        ran.append(command[0])
+        if "-o" in command:
+            folder = Path(command[command.index("-o") + 1])
+            for number in range(N_TRAINING, N_TRAINING + N_TEST):
+                path = folder / f"prostate_0{number}.nii.gz"
+                if "--continue_prediction" not in command or not path.exists():
+                    labels = rng_for(0, "prediction", number).integers(0, 3, size=(40, 64, 64))
+                    write_image(path, labels.astype(np.uint8))
+
+    monkeypatch.setattr("nnunet_hypersegnas.nnunet.stock_commands.run_stock", run_stock)
+    return ran
+
+
+def write_plans_of(path, name, channels=4):
+    network = {"network_class_name": "net", "arch_kwargs": {"channels": channels}}
+    configuration = {"data_identifier": "data", "architecture": network}
+    write_json(path, {"plans_name": name, "configurations": {"3d_fullres": configuration}})
+
+
+def run_task(task, *more):
+    words = ["run", str(task), "--memory", "5GB", "--plans", "P", "--supernet-trainer", "S", "-tr", "T", "-f", "0", "1"]
+    return main([*words, "--device", "cpu", *more])
+
+
+PREDICT, POSTPROCESS = "nnUNetv2_predict", "nnUNetv2_apply_postprocessing"
+
+
+def test_only_predictions_that_were_cut_off_are_made_again(task, trained, capsys):
+    assert run_task(task) == 0
+    assert trained == ["hsnas_search", PREDICT, POSTPROCESS]
+    final = Path("msd_predictions/P_5GB/Task05_Prostate")
+    before = Path("msd_predictions/P_5GB/before_postprocessing/Task05_Prostate")
+    for folder, share in ((before, 0.9), (before, 0.01), (final, 0.9)):  # the last files, all names are there
+        path = folder / "prostate_06.nii.gz"
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        trained.clear()
+        assert run_task(task) == 0
+        assert trained == ["hsnas_search", PREDICT if folder == before else POSTPROCESS]
+        assert path.read_bytes() == content
+    trained.clear()
+    assert run_task(task) == 0 and trained == ["hsnas_search"]
+
+
+def test_predictions_of_another_model_are_no_ones_finished_ones(task, trained, nnunet_folders, capsys):
+    assert run_task(task, "-tr", "Other") == 0
+    trained.clear()
+    final = Path("msd_predictions/P_5GB/Task05_Prostate")
+    content = (final / "prostate_05.nii.gz").read_bytes()
+    assert run_task(task) == 1 and not trained
+    assert "predictions of another model (trainer Other there, T now); choose another folder" in capsys.readouterr().err
+    assert run_task(task, "-f", "0") == 1
+    assert "(trainer Other there, T now; folds 0 1 there, 0 now)" in capsys.readouterr().err
+    assert (final / "prostate_05.nii.gz").read_bytes() == content
+    assert run_task(task, "-o", "elsewhere") == 0 and trained == ["hsnas_search", PREDICT, POSTPROCESS]
+    write_plans_of(nnunet_folders / "nnUNet_preprocessed/Dataset005_Prostate/P_5GB.json", "P_5GB", channels=5)
+    assert run_task(task, "-o", "elsewhere") == 1
+    assert "another model (network " in capsys.readouterr().err
+    trained.clear()
+    assert run_task(task, "-o", "third") == 1 and trained == ["hsnas_search", "hsnas_crossval"]  # which refuses
+    Path("msd_predictions/P_5GB/Task05_Prostate.json").unlink()
+    assert run_task(task) == 1
+    assert "says what made them" in capsys.readouterr().err
+
+
+def test_another_transferred_architecture_is_not_taken_for_this_one(demo_environment, monkeypatch, tmp_path):
+    folder = demo_environment.preprocessed.parent / "Dataset998_Other"
+    folder.mkdir()
+    monkeypatch.setattr(MsdRun, "dataset", folder.name)
+    try:
+        plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
+        write_json(folder / "nnUNetPlans.json", plans | {"dataset_name": folder.name, "plans_name": "nnUNetPlans"})
+        shutil.copy(demo_environment.preprocessed / "dataset.json", folder)
+        steps = {
+            name: MsdRun(
+                folder=demo_environment.folder / "Task999_Synthetic",
+                configuration="3d_fullres",
+                budgets=(),
+                plans="nnUNetPlans",
+                plans_name="Found",
+                transfer=name,
+                supernet_trainer="S",
+                trainer="T",
+                folds=(0,),
+                device="cpu",
+                output=tmp_path,
+                search_arguments=(),
+            ).steps()[2]
+            for name in ("unet", "smallest")
+        }
+        assert not steps["unet"].done()
+        assert transfer(steps["unet"].command()[1:]) == 0
+        assert steps["unet"].done() and not steps["smallest"].done()
+        with pytest.raises(MsdError, match="describes another network than --transfer smallest"):
+            steps["smallest"].prepare()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_torn_checkpoint_of_the_super_net_is_removed(planned):
+    train = planned.steps()[2]
+    fold = Path(train.done.__self__).parents[1]
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_latest.pth").write_bytes(b"PK")
+    train.prepare()
+    assert not list(fold.iterdir()) and "--c" not in train.command()
 
 
 def test_an_estimate_once_the_data_are_planned(demo_environment, capsys, tmp_path):

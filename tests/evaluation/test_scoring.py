@@ -10,7 +10,8 @@ import pytest
 from nnunet_hypersegnas.errors import FaultsError
 from nnunet_hypersegnas.evaluation import EmptyReference, LabelsError, LabelSet, Scoring, score_pairs
 from nnunet_hypersegnas.evaluation.folders import FoldersError, pairs_in
-from nnunet_hypersegnas.evaluation.images import UnreadableImageError, read_segmentation
+from nnunet_hypersegnas.evaluation.images import UnreadableImageError, check_whole, read_segmentation
+from nnunet_hypersegnas.space import rng_for
 from tests.evaluation.conftest import two_boxes, write_image
 
 LABELS = LabelSet.from_json({"background": 0, "first": 1, "second": 2})
@@ -129,3 +130,17 @@ def test_a_file_with_too_few_voxels_is_cut_off(tmp_path, ending):
     path.write_bytes(pack(content[:-1]))
     with pytest.raises(UnreadableImageError, match="cut off"):
         read_segmentation(path)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.99, 0.9999])
+def test_a_file_whose_writing_was_interrupted_is_cut_off(tmp_path, share):
+    """Compressed bytes are missing, so that the last member of gzip has no end."""
+    path = tmp_path / "a.nii.gz"
+    write_image(path, rng_for(0, "cut off").integers(0, 3, size=(40, 128, 128)).astype(np.uint8))
+    check_whole(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UnreadableImageError, match="it cannot be read"):
+        read_segmentation(path)
+    with pytest.raises(UnreadableImageError, match="it cannot be read"):
+        check_whole(path)
