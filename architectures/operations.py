@@ -48,8 +48,9 @@ def in_fast_layout(x: Tensor) -> Tensor:
     """Return a map in the memory format in which a network is fast: on a CPU, channels last.
 
     All operations keep the format, in which a CPU convolves and interpolates faster (docs/performance.md). On other
-    devices the map stays as it is, and so it does in half precision: in bf16, which CPUs compute natively, oneDNN's gradients of small channels-last weights are not finite (torch 2.13). Exported
-    programs, which run anywhere, have plain operations.
+    devices the map stays as it is, and so it does in half precision: in bf16, which CPUs compute natively, oneDNN's
+    gradients of small channels-last weights are not finite (torch 2.13). Exported programs, which run anywhere, have
+    plain operations.
     """
     if x.device.type != "cpu" or x.dtype not in FULL_PRECISION or torch.is_autocast_enabled("cpu") or _is_exporting():
         return x
