@@ -322,7 +322,7 @@ def test_from_a_task_to_a_submission(task, nnunet_folders, capsys):
         while not (model / "fold_0" / "checkpoint_final.pth").exists():
             assert first.poll() is None, Path("first.log").read_text()
             time.sleep(0.2)
-    for group in subprocess.run(["ps", "-eo", "pgid,args"], capture_output=True, text=True).stdout.splitlines():
+    for group in subprocess.run(["ps", "-ww", "-eo", "pgid,args"], capture_output=True, text=True).stdout.splitlines():
         if str(nnunet_folders) in group or "Dataset005_Prostate" in group:
             os.killpg(int(group.split()[0]), signal.SIGKILL)
     os.killpg(first.pid, signal.SIGKILL)
