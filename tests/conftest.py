@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ os.environ.setdefault("nnUNet_def_n_proc", "2")  # validation spawns that many p
 os.environ.setdefault("nnUNet_n_proc_DA", "0")  # augmentation in the training process
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy-waiting threads slow backward passes manyfold
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs, which pass it on to theirs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
