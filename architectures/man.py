@@ -148,9 +148,9 @@ class MetaAssistantNetwork(nn.Module):
         # lambda = 1 the network is exactly the plain network, chains of skips do not fade by 0.5 a layer, and nothing
         # has to be folded into the weights at export.
         scalars = annealing + 2 * (1 - annealing) * self.scalars(image, architecture, rows=architecture)
-        edges = [(layer, column) for layer, column, *_ in architecture.active()]
-        widths = [self.space.channels[edge.target] for _, _, edge, _ in architecture.active()]
-        return dict(zip(edges, scalars.split(widths, dim=1), strict=True))
+        active = list(architecture.active())
+        parts = scalars.split([self.space.channels[edge.target] for _, _, edge, _ in active], dim=1)
+        return {(layer, column): part for (layer, column, *_), part in zip(active, parts, strict=True)}
 
     def scalars(self, image: Tensor, architecture: Architecture, rows: Architecture) -> Tensor:
         """Return H's sigmoids for the edges of `rows`, when told `architecture` (Eq. 4, omega_H^{a,I}).

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.spaces import SMALL
-from benchmarks.step_costs import PRECISIONS
+from benchmarks.step_costs import PRECISIONS, add_timing_arguments
 from benchmarks.steps import ALONE, SUPER_NET, Bench, alone, of_sub_net, one_shot
 from benchmarks.tables import section, table
 from nnunet_hypersegnas.space import largest, smallest
@@ -31,9 +31,7 @@ GROWTH: dict[str, Sequence[int]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each network [%(default)s]")
-    parser.add_argument("--device", default="cpu", help="[%(default)s]")
-    parser.add_argument("--autocast", choices=PRECISIONS, help="[off: fp32]")
+    add_timing_arguments(parser)
     parser.add_argument("--figure", type=Path, help="PNG to write")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -20,9 +20,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
-from benchmarks.networks import median_of, ratios
 from benchmarks.step_costs import Step, seconds_in_turn
-from benchmarks.tables import section, table
+from benchmarks.tables import median_of, ratios, section, table
 from nnunet_hypersegnas.architectures import SearchedNet, searched_net_kwargs
 from nnunet_hypersegnas.cost import Quantity, format_bytes
 from nnunet_hypersegnas.nnunet.cost_models import cost_model

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from benchmarks.dints import IMAGE_CHANNELS, MONAI, OURS, SAME, networks_of
 from benchmarks.spaces import SPACES
-from benchmarks.step_costs import PRECISIONS, Step, saved_bytes, seconds_in_turn
-from benchmarks.tables import section, table
+from benchmarks.step_costs import PRECISIONS, Step, add_timing_arguments, saved_bytes, seconds_in_turn
+from benchmarks.tables import median_of, ratios, section, table
 from nnunet_hypersegnas.space import Architecture, SearchSpace, architecture_from_dints, rng_for, sample
 
 LAYOUTS = {"default": torch.contiguous_format, "channels_last_3d": torch.channels_last_3d}
@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument("--sampled", type=int, default=20, help="architectures drawn from the space [%(default)s]")
     parser.add_argument("--patch", type=int, nargs=3, help="[64 64 64, or 24 40 24 in the small space]")
     parser.add_argument("--batch", type=int, default=2, help="[%(default)s]")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each network [%(default)s]")
-    parser.add_argument("--device", default="cpu", help="[%(default)s]")
-    parser.add_argument("--autocast", choices=PRECISIONS, help="[off: fp32]")
+    add_timing_arguments(parser)
     args = parser.parse_args()
     if args.codes and args.space != "paper":
         parser.error("published codes are of the paper's space")
@@ -159,15 +157,6 @@ def row_of(group: str, layout: str, form: str, costs: Sequence[Mapping[tuple[str
         "MONAI saved (MB)": median_of([cost.saved_bytes / 1e6 for cost in monai]),
         "bytes ratio": ratios([a.saved_bytes / b.saved_bytes for a, b in zip(ours, monai, strict=True)]),
     }
-
-
-def median_of(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):,.1f}"
-
-
-def ratios(values: Sequence[float]) -> str:
-    median = f"{statistics.median(values):.2f}"
-    return median if len(values) == 1 else f"{median} ({min(values):.2f} to {max(values):.2f})"
 
 
 if __name__ == "__main__":

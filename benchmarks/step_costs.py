@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
@@ -14,6 +15,13 @@ Key = TypeVar("Key", bound=Hashable)
 Step = Callable[[], object]
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how often, where and in which precision steps are timed."""
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each network [%(default)s]")
+    parser.add_argument("--device", default="cpu", help="[%(default)s]")
+    parser.add_argument("--autocast", choices=PRECISIONS, help="[off: fp32]")
 
 
 def seconds_in_turn(

@@ -22,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.networks import median_of, ratios
 from benchmarks.spaces import SPACES
-from benchmarks.step_costs import PRECISIONS, Step, saved_bytes, seconds_in_turn
-from benchmarks.tables import section, table
+from benchmarks.step_costs import PRECISIONS, Step, add_timing_arguments, saved_bytes, seconds_in_turn
+from benchmarks.tables import median_of, ratios, section, table
 from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, operations, searched_net_kwargs
 from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, u_net
 
@@ -42,9 +41,7 @@ def main() -> None:
     parser.add_argument("--sampled", type=int, default=10, help="architectures drawn from the space [%(default)s]")
     parser.add_argument("--patch", type=int, nargs=3, help="[64 64 64, or 24 40 24 in the small space]")
     parser.add_argument("--batch", type=int, default=2, help="[%(default)s]")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each network [%(default)s]")
-    parser.add_argument("--device", default="cpu", help="[%(default)s]")
-    parser.add_argument("--autocast", choices=PRECISIONS, help="[off: fp32]")
+    add_timing_arguments(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True  # as nnU-Net trains

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,3 +25,14 @@ def table(rows: Sequence[Mapping[str, str]]) -> None:
     for row in rows:
         print("| " + " | ".join(row.values()) + " |")
     sys.stdout.flush()
+
+
+def median_of(values: Sequence[float]) -> str:
+    """Return the median as text."""
+    return f"{statistics.median(values):,.1f}"
+
+
+def ratios(values: Sequence[float]) -> str:
+    """Return the median as text and, of several, the lowest and the highest."""
+    median = f"{statistics.median(values):.2f}"
+    return median if len(values) == 1 else f"{median} ({min(values):.2f} to {max(values):.2f})"
