@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_hypersegnas.architectures.topology_network import Modulation
+from nnunet_hypersegnas.architectures.topology_network import SCALAR_POSITIONS, Modulation, scalar_channels
 from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, largest
 
 # Six convolutions, a 256-d image vector (section 4); widths are ours: twice as many channels an eighth as many voxels.
@@ -72,15 +72,16 @@ class HyperNet(nn.Module):
     Args:
         space: the super-net's search space.
         features: length of the input vector.
+        scalar_position: where the scalars act, which says how many rows an edge has.
     """
 
-    def __init__(self, space: SearchSpace, features: int) -> None:
+    def __init__(self, space: SearchSpace, features: int, scalar_position: str = SCALAR_POSITIONS[0]) -> None:
         super().__init__()
         widths = [features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.rows = nn.ModuleDict(
             {
-                _block(layer, column, operation): nn.Linear(HIDDEN_WIDTH, space.channels[edge.target])
+                _block(layer, column, operation): nn.Linear(HIDDEN_WIDTH, scalar_channels(space, edge, scalar_position))
                 for layer in range(space.layers)
                 for column, edge in enumerate(space.edges)
                 for operation in Operation
@@ -95,7 +96,7 @@ class HyperNet(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, vector: Tensor, architecture: Architecture) -> Tensor:
-        """Return the sigmoids, in (0, 1), shape (B, sum of C_out over the active edges in their order)."""
+        """Return the sigmoids, in (0, 1), shape (B, sum of the active edges' scalars in their order)."""
         for linear in self.hidden:
             vector = F.relu(linear(vector))
         blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in architecture.active()]
@@ -118,6 +119,7 @@ class MetaAssistantNetwork(nn.Module):
         patch_size: the spatial size that the encoder's strides are made for.
         told_architecture: whether the HyperNet gets the architecture vector; without it, this is variant B of section
             4.1.
+        scalar_position: where its scalars act, one of `SCALAR_POSITIONS`.
     """
 
     def __init__(
@@ -127,15 +129,16 @@ class MetaAssistantNetwork(nn.Module):
         patch_size: Sequence[int],
         *,
         told_architecture: bool = True,
+        scalar_position: str = SCALAR_POSITIONS[0],
     ) -> None:
         super().__init__()
-        self.space, self.told_architecture = space, told_architecture
+        self.space, self.told_architecture, self.scalar_position = space, told_architecture, scalar_position
         self.encoder = ImageEncoder(input_channels, patch_size)
         entries = space.n_architecture_entries if told_architecture else 0
-        self.hyper_net = HyperNet(space, entries + ENCODER_CHANNELS[-1])
+        self.hyper_net = HyperNet(space, entries + ENCODER_CHANNELS[-1], scalar_position)
 
     def forward(self, image: Tensor, architecture: Architecture, annealing: float = 0.0) -> Modulation | None:
-        """Return the scalars of the active edges, each of shape (B, C_out), relative to the paper's fixed 0.5.
+        """Return the scalars of the active edges, each of shape (B, channels), relative to the paper's fixed 0.5.
 
         Args:
             image: shape (B, input channels, spatial axes).
@@ -149,7 +152,9 @@ class MetaAssistantNetwork(nn.Module):
         # has to be folded into the weights at export.
         scalars = annealing + 2 * (1 - annealing) * self.scalars(image, architecture, rows=architecture)
         active = list(architecture.active())
-        parts = scalars.split([self.space.channels[edge.target] for _, _, edge, _ in active], dim=1)
+        parts = scalars.split(
+            [scalar_channels(self.space, edge, self.scalar_position) for *_, edge, _ in active], dim=1
+        )
         return {(layer, column): part for (layer, column, *_), part in zip(active, parts, strict=True)}
 
     def scalars(self, image: Tensor, architecture: Architecture, rows: Architecture) -> Tensor:
@@ -158,7 +163,7 @@ class MetaAssistantNetwork(nn.Module):
         In training the two are the same; with `rows` held fixed, the scalars of different architectures compare.
 
         Returns:
-            Shape (B, sum of C_out over the active edges of `rows` in their order).
+            Shape (B, sum of the scalars over the active edges of `rows` in their order).
         """
         image_vector = self.encoder(image).float()
         # Mean and variance over the vector's entries differ little between images; the pattern is what differs.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nnunet_hypersegnas.architectures.man import MAN_INPUTS, MetaAssistantNetwork
 from nnunet_hypersegnas.architectures.super_net import SuperNet
+from nnunet_hypersegnas.architectures.topology_network import SCALAR_POSITIONS
 from nnunet_hypersegnas.space import Architecture, SearchSpace, u_net
 
 
@@ -25,6 +26,7 @@ class OneShotNetwork(nn.Module):
         deep_supervision: whether all heads' logits are given, as a list.
         recompute: whether each layer is run again for the backward pass, see `TopologyNetwork`.
         man: what MAN is told, one of `MAN_INPUTS`; with "none" there is no MAN, `man` is None, and lambda does nothing.
+        scalar_position: where MAN's scalars act, one of `SCALAR_POSITIONS`.
     """
 
     def __init__(
@@ -36,14 +38,19 @@ class OneShotNetwork(nn.Module):
         deep_supervision: bool = False,
         man: str = MAN_INPUTS[0],
         recompute: bool = False,
+        scalar_position: str = SCALAR_POSITIONS[0],
     ) -> None:
         super().__init__()
-        self.super_net = SuperNet(space, input_channels, num_classes, recompute=recompute)
+        self.super_net = SuperNet(
+            space, input_channels, num_classes, recompute=recompute, scalar_position=scalar_position
+        )
         # After the super-net, so that its weights at start do not depend on MAN.
         self.man = (
             None
             if man == "none"
-            else MetaAssistantNetwork(space, input_channels, patch_size, told_architecture=man != "image")
+            else MetaAssistantNetwork(
+                space, input_channels, patch_size, told_architecture=man != "image", scalar_position=scalar_position
+            )
         )
         self.deep_supervision = deep_supervision
         self._all_parameters = tuple(super().parameters())

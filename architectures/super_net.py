@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nnunet_hypersegnas.architectures.topology_network import Modulation, Route, TopologyNetwork
+from nnunet_hypersegnas.architectures.topology_network import SCALAR_POSITIONS, Modulation, Route, TopologyNetwork
 from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace
 
 
 class SuperNet(TopologyNetwork):
     """All operations of all edges. The path is an argument, so a step costs what its sub-net costs."""
 
-    def __init__(self, space: SearchSpace, input_channels: int, num_classes: int, *, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        input_channels: int,
+        num_classes: int,
+        *,
+        recompute: bool = False,
+        scalar_position: str = SCALAR_POSITIONS[0],
+    ) -> None:
         super().__init__(
             space,
             input_channels,
@@ -20,6 +28,7 @@ class SuperNet(TopologyNetwork):
             operations=[(i, edge, o) for i in range(space.layers) for edge in space.edges for o in Operation],
             coarsest_output=space.n_scales - 1,
             recompute=recompute,
+            scalar_position=scalar_position,
         )
 
     def forward(

@@ -25,8 +25,16 @@ from nnunet_hypersegnas.architectures.operations import (
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
 
-# MAN's channel-wise scalars by (layer, column): shape (B, C_out) for the operation that the edge holds.
+# MAN's channel-wise scalars by (layer, column): shape (B, C_out) for the operation that the edge holds, or (B, C_in).
 Modulation = Mapping[tuple[int, int], Tensor]
+
+# Where they act: on what an edge gives, after its norm, or on what it takes. For a skip within a scale both are one.
+SCALAR_POSITIONS = ("output", "input")
+
+
+def scalar_channels(space: SearchSpace, edge: Edge, position: str) -> int:
+    """Return how many scalars an edge has: one for each channel that they act on."""
+    return space.channels[edge.source if position == "input" else edge.target]
 
 
 class InputSizeError(HyperSegNASError):
@@ -115,6 +123,7 @@ class TopologyNetwork(nn.Module):
     """Modules for some edges of a search space, and the forward pass of an architecture that uses only these.
 
     Attributes:
+        scalar_position: where MAN's scalars act, one of `SCALAR_POSITIONS`; without MAN it makes no difference.
         recompute: keep the nodes between layers alone for the backward pass, which then runs each layer anew: less
             memory for more time (docs/performance.md). Gradients are the same.
     """
@@ -129,9 +138,11 @@ class TopologyNetwork(nn.Module):
         operations: Iterable[tuple[int, Edge, Operation]],
         coarsest_output: int,
         recompute: bool = False,
+        scalar_position: str = SCALAR_POSITIONS[0],
     ) -> None:
         super().__init__()
         self.space = space
+        self.scalar_position = scalar_position
         self.recompute = recompute
         self.stems = nn.ModuleDict(
             {
@@ -202,12 +213,19 @@ class TopologyNetwork(nn.Module):
             elif step.is_convolution:
                 if step.source not in activated:
                     activated[step.source] = activate(node.product())
-                term = Scaled(self.layers[layer][step.name](activated[step.source], scale_bc))
+                term = self._edge_term(layer, step, Scaled(activated[step.source]), scale_bc)
             else:
-                term = Scaled(self.layers[layer][step.name](node.product(), scale_bc))
+                term = self._edge_term(layer, step, node, scale_bc)
             arriving.setdefault(step.target, []).append(term)
         # Popped, so that terms which nothing keeps are gone before the next sum needs room.
         return {scale: sum_normalised(arriving.pop(scale)) for scale in sorted(arriving)}
+
+    def _edge_term(self, layer: int, step: Step, taken: Scaled, scale_bc: Tensor | None) -> Scaled:
+        """Run a convolution or a skip between scales on its node, which convolutions take activated."""
+        edge = self.layers[layer][step.name]
+        if self.scalar_position == "input":
+            return Scaled(edge(taken.times(scale_bc).product()))
+        return Scaled(edge(taken.product(), scale_bc))
 
 
 def _check_size(image: Tensor, route: Route) -> None:

@@ -43,6 +43,7 @@ from nnunet_hypersegnas.space import (
 )
 from nnunet_hypersegnas.trainers.distributed import wrap
 from nnunet_hypersegnas.trainers.learning_rate import ScheduledLearningRate
+from nnunet_hypersegnas.trainers.sandwich import SandwichStep
 from nnunet_hypersegnas.trainers.validation_patches import Batch, ValidationPatches, copy_of
 
 MAX_VALIDATION_PATCHES = 16
@@ -115,6 +116,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             deep_supervision=enable_deep_supervision,
             man=settings.man,
             recompute=settings.recompute,
+            scalar_position=settings.scalar_position,
         )
         network.take(u_net(space), settings.final_lambda)  # for whoever predicts without choosing a sub-net
         return network
@@ -182,11 +184,14 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self._log(TRAINING_SECONDS.removeprefix(LOG_PREFIX), seconds)
 
     def train_step(self, batch: Batch) -> dict:
-        self.one_shot_network().take(
-            self.architecture_of(self.iteration), self.schedule.annealing_lambda(self.iteration)
-        )
+        network, sub_net = self.one_shot_network(), self.architecture_of(self.iteration)
+        annealing = self.schedule.annealing_lambda(self.iteration)
         self.lr_scheduler.step_iteration(self.iteration)
-        result = super().train_step(batch)
+        if self.schedule.is_sandwich(self.iteration):
+            result = SandwichStep(self, network).take(batch, sub_net, annealing)
+        else:
+            network.take(sub_net, annealing)
+            result = super().train_step(batch)
         self.iteration += 1
         return result
 

@@ -85,6 +85,7 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
             deep_supervision=True,
             man=settings.man,
             recompute=settings.recompute,
+            scalar_position=settings.scalar_position,
         ).to(device)
         trainer.network = one_shot.train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)

@@ -21,6 +21,7 @@ class Schedule:
         annealing: how many of the last iterations anneal MAN away.
         warmup: how many of the first iterations run with every edge active.
         restart: the learning rate that annealing starts from, relative to the initial one.
+        sandwich_every: after the warm-up, every so many iterations are a sandwich step; 0 for none.
         constant_lambda: lambda of every iteration, where MAN is not annealed: 0 with it, 1 where there is none.
     """
 
@@ -28,6 +29,7 @@ class Schedule:
     annealing: int
     warmup: int = 0
     restart: float = 0.5
+    sandwich_every: int = 0
     constant_lambda: float | None = None
 
     @classmethod
@@ -47,6 +49,7 @@ class Schedule:
             iterations=iterations,
             annealing=max(1, annealing),  # however short the run, its last step is without MAN
             warmup=round(settings.warmup_epochs * settings.iterations_per_epoch),
+            sandwich_every=settings.sandwich_every,
             restart=0.5 if settings.annealing_lr is None else settings.annealing_lr / settings.base_lr,
         )
 
@@ -57,6 +60,11 @@ class Schedule:
 
     def in_warmup(self, iteration: int) -> bool:
         return iteration < self.warmup
+
+    def is_sandwich(self, iteration: int) -> bool:
+        """Whether the largest and the smallest network are trained beside the iteration's sub-net."""
+        since = iteration - self.warmup + 1
+        return self.sandwich_every > 0 and since > 0 and since % self.sandwich_every == 0
 
     def annealing_lambda(self, iteration: int) -> float:
         """Return lambda of Eq. 5: 0 until annealing starts, then linear, 1 in the last iteration and ever after."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from nnunet_hypersegnas.architectures import MAN_INPUTS
+from nnunet_hypersegnas.architectures import MAN_INPUTS, SCALAR_POSITIONS
 from nnunet_hypersegnas.cost import check_patch
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
@@ -18,6 +18,7 @@ OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one st
 # In the environment of a training: 1 leaves out nnU-Net's validation after it, which takes long and scores one sub-net.
 NO_VALIDATION = "HSNAS_NO_VALIDATION"
 ANNEALINGS = ("linear", "none", "at once")
+CHOICES = {"man": MAN_INPUTS, "annealing": ANNEALINGS, "scalar_position": SCALAR_POSITIONS}
 
 # Section 4: 160,000 iterations, then 20,000 of annealing; in nnU-Net's epochs of 250 iterations.
 PAPER_EPOCHS = 720
@@ -47,6 +48,9 @@ class SuperNetSettings:
         annealing: how MAN goes: "linear" (Eq. 5), "none" (it is kept, for predictions too) or "at once" (it takes part
             in every iteration, and in no prediction). Learning rates are the same for all three.
         man_lr: learning rate of MAN (a tenth of initial_lr; the network's own drives its sigmoids into a static mask).
+        scalar_position: where MAN's scalars act: on an edge's "output", after its norm, or on its "input".
+        sandwich_every: after the warm-up, every so many iterations the largest network is trained on the labels, and
+            the smallest and the iteration's sub-net on what the largest says (0: never; not in the paper).
         weight_decay: as nnU-Net.
         seed: seed of everything that super-net training draws itself.
         save_every: write checkpoint_latest every so many epochs (nnU-Net's 50).
@@ -69,6 +73,8 @@ class SuperNetSettings:
     man: str = MAN_INPUTS[0]
     annealing: str = ANNEALINGS[0]
     man_lr: float | None = None
+    scalar_position: str = SCALAR_POSITIONS[0]
+    sandwich_every: int = 0
     weight_decay: float = 3e-5
     seed: int = 0
     save_every: int = 50
@@ -81,7 +87,7 @@ class SuperNetSettings:
         if not faults:
             if self.optimizer not in OPTIMIZERS:
                 faults.append(f"optimizer is {self.optimizer!r}, allowed are {', '.join(OPTIMIZERS)}")
-            for name, allowed in (("man", MAN_INPUTS), ("annealing", ANNEALINGS)):
+            for name, allowed in CHOICES.items():
                 if getattr(self, name) not in allowed:
                     faults.append(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, allowed))}")
             if self.scales is not None and self.channels is not None and self.scales != len(self.channels):
@@ -108,15 +114,14 @@ class SuperNetSettings:
                 needed = "a list of positive whole numbers"
             case "optimizer":
                 ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
-            case "man" | "annealing":
-                allowed = MAN_INPUTS if field.name == "man" else ANNEALINGS
-                ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, allowed))}"
+            case name if name in CHOICES:
+                ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, CHOICES[name]))}"
             case "architecture_per_rank" | "recompute":
                 ok, needed = isinstance(value, bool), "true or false"
             case "previous_stage":
                 ok = isinstance(value, str) and bool(re.fullmatch(r"\w+?__(?!.*__)[\w.-]+", value))
                 needed = "a trained model's TRAINER__PLANS"
-            case "seed":
+            case "seed" | "sandwich_every":
                 ok, needed = whole and value >= 0, "a whole number, 0 or more"
             case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every":
                 ok, needed = whole and value > 0, "a positive whole number"

@@ -56,7 +56,14 @@ class SpaceDescription:
         setup = training_setup(dataset, device_type)
         costs = CostModel(space, setup)
         with torch.device("meta"):  # shapes alone
-            network = OneShotNetwork(space, setup.input_channels, setup.num_classes, setup.patch_size, man=settings.man)
+            network = OneShotNetwork(
+                space,
+                setup.input_channels,
+                setup.num_classes,
+                setup.patch_size,
+                man=settings.man,
+                scalar_position=settings.scalar_position,
+            )
         return cls(
             space=space,
             spacing_mm=tuple(configuration.spacing),

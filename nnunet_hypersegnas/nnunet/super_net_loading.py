@@ -95,6 +95,7 @@ def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         dataset.label_manager.num_segmentation_heads,
         dataset.configuration.patch_size,
         man=record.settings.man if record.settings.final_lambda < 1 else "none",
+        scalar_position=record.settings.scalar_position,
     )
     weights = checkpoint["network_weights"]
     if network.man is None:

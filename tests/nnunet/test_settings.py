@@ -33,6 +33,10 @@ def test_every_fault_of_the_block_is_named_at_once():
         ({"initial_lr": float("nan")}, "initial_lr is nan"),
         ({"weight_decay": float("inf")}, "weight_decay is inf"),
         ({"man": "architecture"}, "man is 'architecture', allowed are 'image and architecture', 'image', 'none'"),
+        ({"scalar_position": "node"}, "scalar_position is 'node', allowed are 'output', 'input'"),
+        ({"scalar_position": True}, "scalar_position is True, needed is one of 'output', 'input'"),
+        ({"sandwich_every": -1}, "sandwich_every is -1, needed is a whole number, 0 or more"),
+        ({"sandwich_every": 1.5}, "sandwich_every is 1.5"),
         ({"annealing": 1}, "annealing is 1, needed is one of 'linear', 'none', 'at once'"),
     ],
 )

@@ -147,3 +147,15 @@ def test_the_search_takes_super_nets_without_man_only(make_trainer):
         else:
             with pytest.raises(CheckpointError, match=r"was trained with annealing .* lean on MAN"):
                 load_super_net(dataset, path)
+
+
+def test_a_man_whose_scalars_act_on_the_input_is_trained_and_kept(make_trainer):
+    trainer = make_trainer({**SHORT, "scalar_position": "input"}, name=KEEP_MAN.trainer)
+    trainer.run_training()
+    dataset = PreprocessedDataset.find("999", "SupernetTrainerTest", "3d_fullres")
+    path = Path(trainer.output_folder) / "checkpoint_final.pth"
+    network = load_trained(dataset, path).network
+    assert network.man.scalar_position == network.super_net.scalar_position == "input"
+    assert logged(trainer, "spread_images")[-1] > 0
+    with pytest.raises(CheckpointError, match="other settings \\(scalar_position input -> output\\)"):
+        make_trainer(SHORT, name=KEEP_MAN.trainer, resume=True)
