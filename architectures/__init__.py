@@ -2,7 +2,15 @@
 
 from nnunet_hypersegnas.architectures.deep_supervision import HeadsPresentLoss, deep_supervision_strides
 from nnunet_hypersegnas.architectures.distillation import ImitationLoss, Taught
-from nnunet_hypersegnas.architectures.man import MAN_INPUTS, MetaAssistantNetwork, scalar_spread
+from nnunet_hypersegnas.architectures.man import MAN_INPUTS, MetaAssistantNetwork
+from nnunet_hypersegnas.architectures.man_statistics import (
+    ScalarMoments,
+    ScalarStatistics,
+    all_scalars,
+    scalar_spread,
+    scalar_statistics,
+    spread_over_architectures,
+)
 from nnunet_hypersegnas.architectures.one_shot import OneShotNetwork
 from nnunet_hypersegnas.architectures.searched_net import SearchedNet, inherit_weights, searched_net_kwargs
 from nnunet_hypersegnas.architectures.super_net import SuperNet
@@ -15,11 +23,16 @@ __all__ = [
     "ImitationLoss",
     "MetaAssistantNetwork",
     "OneShotNetwork",
+    "ScalarMoments",
+    "ScalarStatistics",
     "SearchedNet",
     "SuperNet",
     "Taught",
+    "all_scalars",
     "deep_supervision_strides",
     "inherit_weights",
     "scalar_spread",
+    "scalar_statistics",
     "searched_net_kwargs",
+    "spread_over_architectures",
 ]

@@ -10,8 +10,9 @@ scalars; and no norm follows the encoder's last convolution, which would remove 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod, sqrt
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_hypersegnas.architectures.topology_network import SCALAR_POSITIONS, Modulation, scalar_channels
-from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, largest
+from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace, encode
 
 # Six convolutions, a 256-d image vector (section 4); widths are ours: twice as many channels an eighth as many voxels.
 ENCODER_CHANNELS = (8, 16, 32, 64, 128, 256)
@@ -30,6 +31,12 @@ OUTPUT_GAIN = 1.0  # standard deviation of the sigmoid's argument at start
 
 # What a super-net's MAN is told: the paper's two kinds of meta information, one of them, or there is no MAN at all.
 MAN_INPUTS = ("image and architecture", "image", "none")
+
+
+class Rows(Protocol):
+    """Names rows of the HyperNet's last layer, as an architecture does: (layer, column, edge, operation) of each."""
+
+    def active(self) -> Iterator[tuple[int, int, Edge, Operation]]: ...
 
 
 class ImageEncoder(nn.Module):
@@ -95,11 +102,11 @@ class HyperNet(nn.Module):
             nn.init.normal_(linear.weight, std=OUTPUT_GAIN / sqrt(HIDDEN_WIDTH))
             nn.init.zeros_(linear.bias)
 
-    def forward(self, vector: Tensor, architecture: Architecture) -> Tensor:
-        """Return the sigmoids, in (0, 1), shape (B, sum of the active edges' scalars in their order)."""
+    def forward(self, vector: Tensor, rows: Rows) -> Tensor:
+        """Return the sigmoids, in (0, 1), shape (B, sum of the scalars over the rows' edges in their order)."""
         for linear in self.hidden:
             vector = F.relu(linear(vector))
-        blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in architecture.active()]
+        blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in rows.active()]
 
         def product(vector: Tensor) -> Tensor:
             # One for all blocks: hundreds of small ones would cost more than the network.
@@ -157,7 +164,7 @@ class MetaAssistantNetwork(nn.Module):
         )
         return {(layer, column): part for (layer, column, *_), part in zip(active, parts, strict=True)}
 
-    def scalars(self, image: Tensor, architecture: Architecture, rows: Architecture) -> Tensor:
+    def scalars(self, image: Tensor, architecture: Architecture, rows: Rows) -> Tensor:
         """Return H's sigmoids for the edges of `rows`, when told `architecture` (Eq. 4, omega_H^{a,I}).
 
         In training the two are the same; with `rows` held fixed, the scalars of different architectures compare.
@@ -185,23 +192,3 @@ _MEAN_BIT = 0.5 * 0.5 * 0.75
 
 def _block(layer: int, column: int, operation: Operation) -> str:
     return f"layer{layer}_edge{column}_{operation.name.lower()}"
-
-
-def scalar_spread(
-    man: MetaAssistantNetwork, images: Tensor, architectures: Sequence[Architecture]
-) -> tuple[float, float]:
-    """Return how much MAN's scalars, in (0, 2), depend on the image and on the architecture.
-
-    Each is the median over the largest sub-net's scalars of their standard deviation: over the images (shape
-    (B, C, ...), at least two) for the first architecture, and over the architectures for the first image. A MAN that
-    ignores an input, or is not told of it, gives 0 there.
-    """
-    rows = largest(man.space)
-
-    def values(image: Tensor, architecture: Architecture) -> Tensor:
-        return 2 * man.scalars(image, architecture, rows)
-
-    with torch.no_grad():
-        over_images = values(images, architectures[0])
-        over_architectures = torch.cat([values(images[:1], architecture) for architecture in architectures])
-    return float(over_images.std(0).median()), float(over_architectures.std(0).median())

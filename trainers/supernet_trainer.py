@@ -15,7 +15,7 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_spread
+from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics
 from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.schedule import Schedule
@@ -48,7 +48,6 @@ from nnunet_hypersegnas.trainers.validation_patches import Batch, ValidationPatc
 
 MAX_VALIDATION_PATCHES = 16
 VALIDATION_SHARE = 0.1  # of an epoch's time
-COLLAPSED_SPREAD = 0.002  # MAN's scalars are in (0, 2)
 N_SPREAD_ARCHITECTURES = 8
 
 
@@ -306,20 +305,16 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             images = torch.cat([images, images.flip(2)])
         rng = rng_for(self.settings.seed, "spread architecture")
         architectures = [sample(self.space, rng) for _ in range(N_SPREAD_ARCHITECTURES)]
-        over_images, over_architectures = scalar_spread(man, images, architectures)
-        self._log("spread_images", over_images)
-        self._log("spread_architectures", over_architectures)
+        found = scalar_statistics(man, images, architectures)
+        self._log("spread_images", found.spread_images)
+        self._log("spread_architectures", found.spread_architectures)
         self.print_to_log_file(
-            f"Spread of MAN's scalars (of 0 to 2) over images {over_images:.4f}, over architectures "
-            f"{over_architectures:.4f}"
+            f"Spread of MAN's scalars (of 0 to 2) over images {found.spread_images:.4f}, over architectures "
+            f"{found.spread_architectures:.4f}; {found.line()}"
         )
-        told = {"images": over_images} | ({"architectures": over_architectures} if man.told_architecture else {})
-        collapsed = [name for name, spread in told.items() if spread < COLLAPSED_SPREAD]
-        if self.annealing_lambda < 1 and collapsed:
-            self.print_to_log_file(
-                f"WARNING: MAN's scalars hardly depend on {collapsed[0]} any more: MAN has collapsed or "
-                "saturated. A smaller man_lr in the plans' hypersegnas block helps."
-            )
+        warning = found.warning(told_architecture=man.told_architecture)
+        if self.annealing_lambda < 1 and warning:
+            self.print_to_log_file(f"WARNING: {warning}")
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()

@@ -198,17 +198,34 @@ def test_a_cascade_without_predictions_of_its_first_stage_is_refused(make_traine
         trainer.on_train_start()
 
 
+def _validated(trainer, lambda_below_one=True):
+    trainer.on_epoch_start()
+    trainer.iteration = 3 if lambda_below_one else 12
+    with torch.no_grad():
+        trainer.validation_step(next(trainer.dataloader_val))
+    return Path(trainer.log_file).read_text()
+
+
 def test_a_collapsed_man_is_warned_about(make_trainer):
     trainer = make_trainer()
     trainer.on_train_start()
     for linear in trainer.network.man.hyper_net.rows.values():
         torch.nn.init.zeros_(linear.weight)
-    trainer.on_epoch_start()
-    trainer.iteration = 3
-    with torch.no_grad():
-        trainer.validation_step(next(trainer.dataloader_val))
-    with open(trainer.log_file) as log:
-        assert "WARNING: MAN's scalars hardly depend on images any more" in log.read()
+    assert "WARNING: MAN's scalars hardly depend on images and architectures any more" in _validated(trainer)
+
+
+def test_a_saturated_man_is_warned_about_and_logged_by_layer(make_trainer):
+    trainer = make_trainer()
+    trainer.on_train_start()
+    assert "WARNING: more than" not in _validated(trainer)
+    for name, linear in trainer.network.man.hyper_net.rows.items():
+        if name.startswith("layer1_"):
+            torch.nn.init.constant_(linear.bias, 9)
+    log = _validated(trainer)
+    assert "WARNING: more than 50% of MAN's scalars in layer 2 are saturated, near 0 or 2" in log
+    assert re.search(r"by layer \(.*\) 1: [\d.]+/[\d.]+/0%/[\d./]+, 2: 2.00/0.00/100%/0.000", log)
+    shown = log.count("WARNING")
+    assert _validated(trainer, lambda_below_one=False).count("WARNING") == shown  # MAN is gone: it no longer matters
 
 
 def test_stock_predict_runs_the_super_nets_u_net(demo_environment, tmp_path):
