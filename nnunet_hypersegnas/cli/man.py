@@ -93,10 +93,11 @@ def run(args: argparse.Namespace) -> None:
         "checkpoint": args.chk,
         "stride": args.stride,
     }
-    numbers, written = [], []
+    numbers = []
     for name in names:
         case = analysis.case(name, _bar(name))
-        written += [*analysis.write_maps(case, folder), _draw(case, folder / f"{name}.png")]
+        analysis.write_maps(case, folder)
+        _draw(case, folder / f"{name}.png")
         numbers.append(_numbers(case))
     results = ManResults(
         where=where,
@@ -105,8 +106,9 @@ def run(args: argparse.Namespace) -> None:
         cases=numbers,
         statistics=analysis.statistics(),
     )
-    written += results.write(folder)
-    _print(results, written)
+    written = results.write(folder)
+    _print(results)
+    print(f"\nWritten into {folder}: two maps and a figure of each case, {', '.join(path.name for path in written)}")
 
 
 def _bar(case: str) -> Callable[[int], Callable[[int], object]]:
@@ -123,7 +125,7 @@ def _numbers(case: AnalysedCase) -> CaseNumbers:
     return CaseNumbers(
         case=case.case,
         patches=len(maps.foreground),
-        foreground_patches=int(maps.foreground.sum()),
+        foreground_patches=int((maps.foreground > 0).sum()),
         deviations={
             name: Deviation.of(found, maps.foreground, case.foreground)
             for name, found in (("image", maps.image), ("architecture", maps.architecture))
@@ -131,7 +133,7 @@ def _numbers(case: AnalysedCase) -> CaseNumbers:
     )
 
 
-def _draw(case: AnalysedCase, path: Path) -> Path:
+def _draw(case: AnalysedCase, path: Path) -> None:
     from nnunet_hypersegnas.report.man_figure import ManDrawing, plot_man
 
     drawing = ManDrawing(
@@ -144,10 +146,9 @@ def _draw(case: AnalysedCase, path: Path) -> Path:
         spacing_mm=case.spacing_mm,
     )
     plot_man(drawing, path, case.case)
-    return path
 
 
-def _print(results: ManResults, written: list[Path]) -> None:
+def _print(results: ManResults) -> None:
     from nnunet_hypersegnas.cli.tables import format_table
 
     where = results.where
@@ -158,8 +159,6 @@ def _print(results: ManResults, written: list[Path]) -> None:
     print(f"\nDeviation of the scalars, on patches with and without foreground:\n{format_table(results.case_rows())}")
     print(f"\nScalars by layer:\n{format_table(results.layer_rows())}\n")
     print("\n".join(results.notes()))
-    folder = written[0].parent
-    print(f"\nWritten into {folder}: {', '.join(path.name for path in written)}")
 
 
 def main(argv: list[str] | None = None) -> int:

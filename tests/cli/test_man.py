@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -89,6 +90,8 @@ def test_all_cases_and_chosen_architectures(demo_environment, validation_cases, 
     assert all(case["deviations"]["architecture"]["voxels"]["foreground"] == 0 for case in statistics["cases"])
     assert all(case["deviations"]["image"]["voxels"]["foreground"] > 0 for case in statistics["cases"])
 
+    printed = capsys.readouterr().out
+    assert re.search(rf"^mean of {len(validation_cases)} +image ", printed, re.MULTILINE)
     assert main([*WORDS, "--cases", validation_cases[1], "--architectures", *files, "--output", str(tmp_path)]) == 0
     statistics = json.loads((tmp_path / "statistics.json").read_text())
     assert [one["id"] for one in statistics["architectures"]] == [u_net(space).id, largest(space).id]

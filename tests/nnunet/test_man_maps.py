@@ -53,10 +53,11 @@ def test_the_step_is_where_the_image_has_it():
     expected = np.zeros((32, 16, 8))
     expected[:8] = 0.5 * unit  # 1.5 under the one, 1 under the other
     np.testing.assert_allclose(maps.architecture.of_voxels, expected, atol=1e-6)
-    assert maps.foreground.sum() == 2 and maps.most_foreground.mean() == 1
+    assert (maps.foreground > 0).sum() == 2 and maps.most_foreground.mean() == 1
 
     found = Deviation.of(maps.image, maps.foreground, bright_quarter()[0] > 0)
     assert found.patches.ratio == pytest.approx(3) and found.voxels.ratio == pytest.approx(3)
+    assert found.correlation == pytest.approx(1)
 
 
 def test_a_voxel_gets_the_mean_of_the_patches_that_cover_it():

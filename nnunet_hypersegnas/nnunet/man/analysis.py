@@ -111,15 +111,11 @@ class ManAnalysis:
             properties=properties,
         )
 
-    def write_maps(self, case: AnalysedCase, folder: Path) -> list[Path]:
-        """Write both maps of a case in the geometry of its image, and return their paths."""
-        written = []
+    def write_maps(self, case: AnalysedCase, folder: Path) -> None:
+        """Write both maps of a case in the geometry of its image."""
         for name, found in (("image", case.maps.image), ("architecture", case.maps.architecture)):
-            path = folder / f"{case.case}_{name}_deviation.nii.gz"
             values = on_original_grid(found.of_voxels, self.dataset, case.properties)
-            write_on_original(values, case.properties, path)
-            written.append(path)
-        return written
+            write_on_original(values, case.properties, folder / f"{case.case}_{name}_deviation.nii.gz")
 
     def statistics(self) -> ScalarStatistics:
         """Return the statistics over all patches of all cases so far.

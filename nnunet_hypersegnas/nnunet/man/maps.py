@@ -33,7 +33,7 @@ class ScalarMaps:
     Attributes:
         image: Eq. 6, under the first architecture, from the mean over the volume's patches.
         architecture: Eq. 7, between the two.
-        foreground: whether a patch shows any, shape (n,).
+        foreground: share of each patch's voxels, in 0 to 1, shape (n,).
         most_foreground: the patch that shows most, shape (1, C, spatial axes).
     """
 
@@ -74,13 +74,13 @@ def scalar_maps(
         between.append(torch.linalg.vector_norm(first - second, dim=1))  # Eq. (7)
         advance(len(images))
     shown = window.padded(0, foreground, False)
-    voxels = np.array([int(shown[patch.where[1:]].sum()) for patch in window.patches])
-    most = window.patches[int(voxels.argmax())]
+    share = np.array([float(shown[patch.where[1:]].float().mean()) for patch in window.patches])
+    most = window.patches[int(share.argmax())]
     (most_foreground,) = window.batches([most])
     return ScalarMaps(
         image=_map(window, from_mean),
         architecture=_map(window, between),
-        foreground=voxels > 0,
+        foreground=share,
         most_foreground=most_foreground,
     )
 

@@ -48,18 +48,40 @@ class Contrast:
 
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
-    """One map's means, over patches and over voxels."""
+    """One map's numbers.
+
+    Attributes:
+        patches: means over patches with and without foreground.
+        voxels: over the voxels that are foreground, and over the others.
+        correlation: Pearson's r, over patches, with the share of foreground in them; NaN where either is constant. It
+            tells something also where every patch has some.
+    """
 
     patches: Contrast
     voxels: Contrast
+    correlation: float
 
     @classmethod
-    def of(cls, found: DeviationMap, patches: np.ndarray, voxels: np.ndarray) -> Deviation:
-        """Sum up a map; which patches show foreground, and which voxels are."""
-        return cls(patches=Contrast.of(found.of_patches, patches), voxels=Contrast.of(found.of_voxels, voxels))
+    def of(cls, found: DeviationMap, share: np.ndarray, foreground: np.ndarray) -> Deviation:
+        """Sum up a map.
+
+        Args:
+            found: the map.
+            share: of foreground in each patch, shape (n,).
+            foreground: which voxels are.
+        """
+        return cls(
+            patches=Contrast.of(found.of_patches, share > 0),
+            voxels=Contrast.of(found.of_voxels, foreground),
+            correlation=_correlation(found.of_patches, share),
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {"patches": self.patches.to_json(), "voxels": self.voxels.to_json()}
+        return {
+            "patches": self.patches.to_json(),
+            "voxels": self.voxels.to_json(),
+            "correlation_with_foreground": self.correlation,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,22 +128,34 @@ class ManResults:
     statistics: ScalarStatistics
 
     def case_rows(self) -> Rows:
-        """Return a row for each case and map; the claim of section 4.2 is a ratio well above 1."""
+        """Return a row for each case and map, and of several cases their means.
+
+        The claim of section 4.2 is a ratio well above 1.
+        """
+        values = self._case_values()
+        names = ("image", "architecture")
+        if len(self.cases) > 1:
+            for name in names:
+                of_map = [row for row in values if row["map"] == name]
+                numbers = {
+                    key: _nanmean([row[key] for row in of_map]) for key in of_map[0] if key not in ("case", "map")
+                }
+                values.append({"case": f"mean of {len(of_map)}", "map": name, **numbers})
         return [
             {
-                "case": case.case,
-                "map": name,
-                "patches": f"{case.patches}",
-                "with foreground": f"{case.foreground_patches}",
-                "mean with": _number(found.patches.foreground),
-                "mean without": _number(found.patches.background),
-                "ratio": _number(found.patches.ratio, 2),
-                "foreground voxels": _number(found.voxels.foreground),
-                "other voxels": _number(found.voxels.background),
-                "their ratio": _number(found.voxels.ratio, 2),
+                "case": row["case"],
+                "map": row["map"],
+                "patches": f"{row['patches']:.0f}",
+                "with foreground": f"{row['foreground_patches']:.0f}",
+                "mean with": _number(row["foreground_patches_mean"]),
+                "mean without": _number(row["background_patches_mean"]),
+                "ratio": _number(row["patches_ratio"], 2),
+                "r with foreground": _number(row["correlation_with_foreground"], 2),
+                "foreground voxels": _number(row["foreground_voxels_mean"]),
+                "other voxels": _number(row["background_voxels_mean"]),
+                "their ratio": _number(row["voxels_ratio"], 2),
             }
-            for case in self.cases
-            for name, found in case.deviations.items()
+            for row in values
         ]
 
     def layer_rows(self) -> Rows:
@@ -161,10 +195,10 @@ class ManResults:
             notes.append("MAN took part in all of the training, and takes none in predictions.")
         if settings.man == "image":
             notes.append("This MAN is told the image alone, so that architectures make no difference.")
-        if any(case.foreground_patches in (0, case.patches) for case in self.cases):
+        if any(case.foreground_patches == case.patches for case in self.cases):
             notes.append(
-                "Where all patches, or none, show foreground, there is nothing to compare them with; voxels, each the "
-                "mean over the patches that cover it, still tell some."
+                "Where all patches show foreground there is no ratio of patches; r, Pearson's, with the share of "
+                "foreground in a patch, and voxels, each the mean over the patches that cover it, still tell some."
             )
         warning = self.statistics.warning(told_architecture=settings.man != "image")
         if warning:
@@ -175,7 +209,7 @@ class ManResults:
         """Write every number as JSON, and both tables as CSV; return the paths."""
         paths = [folder / name for name in ("statistics.json", "deviations.csv", "layers.csv")]
         write_json(paths[0], _finite(self.to_json()))
-        write_text(paths[1], _csv(self._flat_cases()))
+        write_text(paths[1], _csv(self._case_values()))
         write_text(paths[2], _csv([asdict(layer) for layer in self.statistics.layers]))
         return paths
 
@@ -190,7 +224,7 @@ class ManResults:
             "scalars": self.statistics.to_json(),
         }
 
-    def _flat_cases(self) -> list[dict[str, Any]]:
+    def _case_values(self) -> list[dict[str, Any]]:
         return [
             {
                 "case": case.case,
@@ -199,6 +233,7 @@ class ManResults:
                 "foreground_patches": case.foreground_patches,
                 **{f"{key}_patches_mean": getattr(found.patches, key) for key in ("foreground", "background")},
                 "patches_ratio": found.patches.ratio,
+                "correlation_with_foreground": found.correlation,
                 **{f"{key}_voxels_mean": getattr(found.voxels, key) for key in ("foreground", "background")},
                 "voxels_ratio": found.voxels.ratio,
             }
@@ -209,6 +244,14 @@ class ManResults:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean(dtype=float)) if values.size else float("nan")
+
+
+def _nanmean(values: Sequence[float]) -> float:
+    return _mean(np.array([value for value in values if not math.isnan(value)]))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 1e-9 and b.std() > 1e-9 else float("nan")
 
 
 def _number(value: float, digits: int = 3) -> str:
