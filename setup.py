@@ -83,6 +83,7 @@ setup(
             "hsnas_transfer = nnunet_hypersegnas.cli.transfer:main",
             "hsnas_evaluate = nnunet_hypersegnas.cli.evaluate:main",
             "hsnas_export = nnunet_hypersegnas.cli.export:main",
+            "hsnas_man = nnunet_hypersegnas.cli.man:main",
             "hsnas_msd = nnunet_hypersegnas.cli.msd:main",
             "hsnas_msd_submission = nnunet_hypersegnas.cli.msd_submission:main",
             "hsnas_status = nnunet_hypersegnas.cli.status:main",

@@ -38,6 +38,8 @@ class SlidingWindow:
         patch_size: of the configuration; two axes are the image's last two.
         device: where the network runs.
         batch_size: patches a batch, one at least; by default what the device makes use of.
+        stride: most voxels from one patch to the next, a patch's side at most; by default half a patch, as nnU-Net
+            predicts. Either way patches are spread evenly and reach the image's border.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SlidingWindow:
         patch_size: Sequence[int],
         device: torch.device,
         batch_size: int | None = None,
+        stride: int | None = None,
     ) -> None:
         self.device = device
         self.batch_size = batch_size or max(1, min(PATCHES_A_BATCH, VOXELS_A_BATCH // prod(patch_size)))
@@ -57,7 +60,7 @@ class SlidingWindow:
             padded, inside = pad_nd_image(
                 torch.from_numpy(image), tuple(patch_size), "constant", {"value": 0}, return_slicer=True
             )
-            self.patches += [Patch(i, where) for where in _positions(padded.shape[1:], patch_size)]
+            self.patches += [Patch(i, where) for where in _positions(padded.shape[1:], patch_size, stride)]
             self._images.append(padded)
             self._inside.append((slice(None), *inside[1:]))
 
@@ -70,12 +73,16 @@ class SlidingWindow:
         result[self._inside[image][1:]] = given
         return result
 
+    def batches(self, patches: Sequence[Patch]) -> Iterator[Tensor]:
+        """Yield some patches, in order, in batches of shape (B, C, *patch size) on the device."""
+        for start in range(0, len(patches), self.batch_size):
+            batch = patches[start : start + self.batch_size]
+            yield torch.stack([self._images[patch.image][patch.where] for patch in batch]).to(self.device)
+
     def patch_logits(self, network: nn.Module, patches: Sequence[Patch]) -> Iterator[Tensor]:
         """Yield the logits of some patches alone, in order, of shape (heads, *patch size) on the device."""
         network.eval()
-        for start in range(0, len(patches), self.batch_size):
-            batch = patches[start : start + self.batch_size]
-            images = torch.stack([self._images[patch.image][patch.where] for patch in batch]).to(self.device)
+        for images in self.batches(patches):
             with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
                 logits = network(images)
             yield from logits
@@ -100,15 +107,39 @@ class SlidingWindow:
             assert total is not None
             yield (total / weights)[self._inside[i]]
 
+    def averaged(self, image: int, values: np.ndarray) -> np.ndarray:
+        """Return for each voxel of an image the mean over the patches that cover it, shape (X, Y, Z), float32.
 
-def _positions(image_size: Sequence[int], patch_size: Sequence[int]) -> Iterator[Where]:
-    """Yield where the patches of an image are, as nnU-Net lays them."""
+        Args:
+            image: which one.
+            values: one of each of its patches, in order.
+        """
+        patches = [patch for patch in self.patches if patch.image == image]
+        size = self._images[image].shape[1:]
+        total, count = np.zeros(size), np.zeros(size, np.int32)
+        for patch, value in zip(patches, values, strict=True):
+            total[patch.where[1:]] += value
+            count[patch.where[1:]] += 1
+        return (total / count)[self._inside[image][1:]].astype(np.float32)
+
+
+def _positions(image_size: Sequence[int], patch_size: Sequence[int], stride: int | None) -> Iterator[Where]:
+    """Yield where the patches of an image are; by default as nnU-Net lays them."""
     if len(patch_size) < len(image_size):
         for index in range(image_size[0]):
-            for _, *rest in _positions(image_size[1:], patch_size):
+            for _, *rest in _positions(image_size[1:], patch_size, stride):
                 yield (slice(None), index, *rest)
         return
-    starts = compute_steps_for_sliding_window(tuple(image_size), tuple(patch_size), STEP)
+    if stride is None:
+        starts = compute_steps_for_sliding_window(tuple(image_size), tuple(patch_size), STEP)
+    else:  # in voxels: nnU-Net's own takes a share of the patch, which is a share that rounding may push over a voxel
+        starts = [_starts(size, patch, stride) for size, patch in zip(image_size, patch_size, strict=True)]
     for corner in np.ndindex(*map(len, starts)):
         firsts = [steps[i] for steps, i in zip(starts, corner, strict=True)]
         yield (slice(None), *(slice(first, first + size) for first, size in zip(firsts, patch_size, strict=True)))
+
+
+def _starts(size: int, patch: int, stride: int) -> list[int]:
+    last = size - patch
+    steps = -(-last // min(stride, patch))
+    return [round(last * i / steps) for i in range(steps + 1)] if steps else [0]

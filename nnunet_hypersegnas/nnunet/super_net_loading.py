@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
@@ -25,7 +27,7 @@ class TrainedSuperNet:
 
     Attributes:
         record: what its checkpoint says of it.
-        network: super-net, and MAN where it has a say in predictions, on the CPU.
+        network: super-net, and MAN where it was asked for or has a say in predictions, on the CPU.
         training_seconds: of the training iterations of each epoch; empty where the version that trained it did not say.
     """
 
@@ -78,6 +80,31 @@ def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         raise CheckpointError(
             f"{path} is not trained to the end (iteration {record.iteration} of {whole}); finish the training with --c"
         )
+    return _load(
+        dataset, path, checkpoint, record, man=record.settings.man if record.settings.final_lambda < 1 else "none"
+    )
+
+
+def load_with_man(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
+    """Load a super-net with its MAN as the checkpoint has it, annealed away or not, at any point of the training.
+
+    Raises:
+        CheckpointError: the file is missing, no super-net's, made for another search space or other labels, or the
+            super-net has no MAN.
+    """
+    checkpoint = load_checkpoint_file(path)
+    record = SuperNetRecord.from_checkpoint(checkpoint, path)
+    if not record.settings.has_man:
+        raise CheckpointError(
+            f"{path} is a super-net without MAN, so there are no scalars to look at; name another trainer with -tr, "
+            "such as HyperSegNASSupernetTrainer"
+        )
+    return _load(dataset, path, checkpoint, record, man=record.settings.man)
+
+
+def _load(
+    dataset: PreprocessedDataset, path: Path, checkpoint: Mapping[str, Any], record: SuperNetRecord, *, man: str
+) -> TrainedSuperNet:
     configuration = dataset.configuration.configuration
     if SuperNetSettings.from_configuration(configuration).space(configuration) != record.space:
         raise CheckpointError(
@@ -94,7 +121,7 @@ def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         dataset.input_channels,
         dataset.label_manager.num_segmentation_heads,
         dataset.configuration.patch_size,
-        man=record.settings.man if record.settings.final_lambda < 1 else "none",
+        man=man,
         scalar_position=record.settings.scalar_position,
     )
     weights = checkpoint["network_weights"]

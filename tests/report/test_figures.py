@@ -1,7 +1,10 @@
 from dataclasses import replace
 
+import numpy as np
+
 from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
+from nnunet_hypersegnas.report.man_figure import ManDrawing, plot_man
 from nnunet_hypersegnas.report.pareto_figure import ParetoDrawing, plot_pareto
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.search import Budget, Candidate, Contest, Interval, Limits, Rung, Score, Way
@@ -63,3 +66,18 @@ def test_pictures_are_written_whole(tmp_path):
     plot_training_curves(curves, tmp_path / "curves.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["architecture.png", "curves.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.iterdir())
+
+
+def test_the_views_of_a_volume_are_those_with_most_labels(tmp_path):
+    labels = np.zeros((6, 8, 10), np.int16)
+    labels[2, 3:6, 4:9] = 1
+    labels[2:4, 5, 7] = 2
+    labels[0] = -1  # nnU-Net's mark of what was empty
+    volume = np.random.default_rng(0).normal(size=labels.shape)
+    drawing = ManDrawing(image=volume, labels=labels, maps={"a": volume, "b": 0 * volume}, spacing_mm=(3.0, 1.0, 0.5))
+    assert [(view.axis, view.index, view.aspect) for view in drawing.views] == [(0, 2, 2), (1, 5, 6), (2, 7, 3)]
+    plot_man(drawing, tmp_path / "man.png", "case")
+    assert (tmp_path / "man.png").read_bytes().startswith(b"\x89PNG")
+    one_slice = ManDrawing(image=volume[:1], labels=0 * labels[:1], maps={"a": volume[:1]}, spacing_mm=(3.0, 1.0, 0.5))
+    assert [(view.axis, view.index) for view in one_slice.views] == [(0, 0)]
+    plot_man(one_slice, tmp_path / "slice.png")

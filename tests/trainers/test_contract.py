@@ -99,8 +99,15 @@ PREDICTOR_METHODS = {
 }
 CONFIGURATION_ATTRIBUTES = [
     *("batch_size", "configuration", "data_identifier", "network_arch_class_name", "network_arch_init_kwargs"),
-    *("network_arch_init_kwargs_req_import", "patch_size", "previous_stage_name", "spacing"),
+    *("network_arch_init_kwargs_req_import", "patch_size", "previous_stage_name", "resampling_fn_probabilities"),
+    "spacing",
 ]
+PLANS_ATTRIBUTES = ["get_configuration", "get_label_manager", "transpose_backward", "transpose_forward"]
+# What nnU-Net keeps of a case that has to go back to where it came from.
+CASE_PROPERTIES = {
+    *("bbox_used_for_cropping", "class_locations", "shape_after_cropping_and_before_resampling"),
+    *("shape_before_cropping", "sitk_stuff", "spacing"),
+}
 LABEL_ATTRIBUTES = [
     *("convert_logits_to_segmentation", "foreground_labels", "foreground_regions", "has_ignore_label", "has_regions"),
     *("ignore_label", "num_segmentation_heads"),
@@ -187,6 +194,7 @@ def test_plans_configurations_and_labels(demo_environment):
     dataset = PreprocessedDataset.find("999", "nnUNetPlans", "3d_fullres")
     manager = dataset.plans_manager
     assert isinstance(manager, PlansManager) and isinstance(dataset.configuration, ConfigurationManager)
+    assert [name for name in PLANS_ATTRIBUTES if not hasattr(manager, name)] == []
     assert [name for name in CONFIGURATION_ATTRIBUTES if not hasattr(dataset.configuration, name)] == []
     assert [name for name in LABEL_ATTRIBUTES if not hasattr(LabelManager, name)] == []
     assert {"strides", "kernel_sizes"} <= set(dataset.configuration.network_arch_init_kwargs)
@@ -198,7 +206,7 @@ def test_preprocessed_cases(demo_environment):
     cases = infer_dataset_class(folder)(folder)
     data, labels, previous, properties = cases.load_case(cases.identifiers[0])
     assert previous is None and np.asarray(data[:]).shape[1:] == np.asarray(labels[:]).shape[1:]
-    assert {"class_locations", "spacing"} <= set(properties)
+    assert set(properties) >= CASE_PROPERTIES and set(properties["sitk_stuff"]) >= {"spacing", "origin", "direction"}
 
 
 def test_steps_of_the_sliding_window():
