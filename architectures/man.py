@@ -2,9 +2,13 @@
 
 Shapes: B batch, C channels, H hidden width of the HyperNet.
 
-What keeps MAN alive, because each of these kills it silently: the architecture vector is centred and has unit variance,
-the image vector likewise; the layers start with fan-in initialisation and a gain, so that both inputs reach the
-scalars; and no norm follows the encoder's last convolution, which would remove most of the image's signal.
+What keeps MAN alive, because each of these kills it silently (docs/experiments.md): the architecture vector is centred
+and has unit variance, over architectures; the image vector likewise, over images; no norm follows the encoder's last
+convolution, which would remove most of the image's signal; the architecture vector reaches the last layer past the
+hidden ones, too, whose ReLUs make different architectures alike; what the last layer reads is centred, and it has no
+bias, since a mask that is the same for all architectures and images is what a HyperNet learns first, and it only repeats
+the norms' own weights; and that layer starts at zero, where MAN does nothing: scalars that start at random are noise to
+the super-net, and what training does first is to make them independent of architecture and image.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ ENCODER_CHANNELS = (8, 16, 32, 64, 128, 256)
 FEWEST_NORMED_VOXELS = 8  # a norm over few voxels leaves little of the image, over two their order, over one nothing
 HIDDEN_WIDTH = 256
 HIDDEN_LAYERS = 4  # with the output layer, five fully connected layers (section 4)
-OUTPUT_GAIN = 1.0  # standard deviation of the sigmoid's argument at start
+LONGEST_MEMORY = 20  # steps: until then a plain mean over all that was shown, then one that keeps up with the encoder
 
 # What a super-net's MAN is told: the paper's two kinds of meta information, one of them, or there is no MAN at all.
 MAN_INPUTS = ("image and architecture", "image", "none")
@@ -70,25 +74,74 @@ class ImageEncoder(nn.Module):
         return self.blocks(image).flatten(2).mean(2)
 
 
+class RunningStandardisation(nn.Module):
+    """Centres a vector's entries and scales them to unit variance, over what training has shown of late.
+
+    Between images, an image vector differs little from what all of them have in common. A batch is too few images for
+    statistics of its own, so both in training and afterwards the running ones are taken.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, entries: int, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("mean", torch.zeros(entries))
+        self.register_buffer("variance", torch.ones(entries))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return the vectors, shape (B, entries), standardised; in a training step they enter the statistics first."""
+        if self.training and torch.is_grad_enabled():
+            self._take_in(vectors.detach())
+        return (vectors - self.mean) * (self.variance + self.eps).rsqrt()
+
+    def _take_in(self, vectors: Tensor) -> None:
+        self.count += 1
+        share = 1 / self.count.clamp(max=LONGEST_MEMORY)
+        mean = _over_processes(vectors.mean(0))
+        self.mean += share * (mean - self.mean)
+        squares = _over_processes((vectors - self.mean).square().mean(0))
+        self.variance += share * (squares - self.variance)
+
+
+def _over_processes(value: Tensor) -> Tensor:
+    """Return the mean of a value over the processes that train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(value)
+        value /= torch.distributed.get_world_size()
+    return value
+
+
 class HyperNet(nn.Module):
     """H: fully connected layers that end in one block of rows for each operation of each edge.
+
+    Departs from the paper in what the last layer reads: the architecture vector, past the hidden layers, and how far
+    their answer is from that to an average architecture and image, not the answer itself.
 
     The last layer is stored in blocks, so that only the rows an architecture needs are computed and only these get
     gradients: the others' `grad` stays None, and an optimiser leaves them alone (the paper's mask, section 4).
 
     Args:
         space: the super-net's search space.
-        features: length of the input vector.
+        code: length of the architecture vector, 0 where there is none.
+        features: length of the image vector.
         scalar_position: where the scalars act, which says how many rows an edge has.
     """
 
-    def __init__(self, space: SearchSpace, features: int, scalar_position: str = SCALAR_POSITIONS[0]) -> None:
+    def __init__(
+        self, space: SearchSpace, code: int, features: int, scalar_position: str = SCALAR_POSITIONS[0]
+    ) -> None:
         super().__init__()
-        widths = [features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
+        widths = [code + features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.rows = nn.ModuleDict(
             {
-                _block(layer, column, operation): nn.Linear(HIDDEN_WIDTH, scalar_channels(space, edge, scalar_position))
+                _block(layer, column, operation): nn.Linear(
+                    HIDDEN_WIDTH + code, scalar_channels(space, edge, scalar_position), bias=False
+                )
                 for layer in range(space.layers)
                 for column, edge in enumerate(space.edges)
                 for operation in Operation
@@ -98,19 +151,26 @@ class HyperNet(nn.Module):
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
             nn.init.zeros_(linear.bias)
         for linear in self.rows.values():
-            # The hidden activations have a mean square near 1, so that this gives OUTPUT_GAIN at start.
-            nn.init.normal_(linear.weight, std=OUTPUT_GAIN / sqrt(HIDDEN_WIDTH))
-            nn.init.zeros_(linear.bias)
+            nn.init.zeros_(linear.weight)
 
-    def forward(self, vector: Tensor, rows: Rows) -> Tensor:
-        """Return the sigmoids, in (0, 1), shape (B, sum of the scalars over the rows' edges in their order)."""
+    def forward(self, code: Tensor, image_vector: Tensor, rows: Rows) -> Tensor:
+        """Return the sigmoids, in (0, 1), shape (B, sum of the scalars over the rows' edges in their order).
+
+        Args:
+            code: the architecture vector, shape (B, its length).
+            image_vector: shape (B, its length).
+            rows: of the last layer, that are wanted.
+        """
+        told = torch.cat([code, image_vector], 1)
+        vector = torch.cat([told, torch.zeros_like(told[:1])])  # the average is all zero, since both are centred
         for linear in self.hidden:
             vector = F.relu(linear(vector))
+        vector = torch.cat([vector[:-1] - vector[-1:], code], 1)
         blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in rows.active()]
 
         def product(vector: Tensor) -> Tensor:
             # One for all blocks: hundreds of small ones would cost more than the network.
-            return F.linear(vector, torch.cat([b.weight for b in blocks]), torch.cat([b.bias for b in blocks]))
+            return F.linear(vector, torch.cat([b.weight for b in blocks]))
 
         # The backward pass joins the blocks anew: to keep them would take more memory than some sub-nets do.
         values = checkpoint(product, vector, use_reentrant=False, preserve_rng_state=False)
@@ -141,8 +201,9 @@ class MetaAssistantNetwork(nn.Module):
         super().__init__()
         self.space, self.told_architecture, self.scalar_position = space, told_architecture, scalar_position
         self.encoder = ImageEncoder(input_channels, patch_size)
-        entries = space.n_architecture_entries if told_architecture else 0
-        self.hyper_net = HyperNet(space, entries + ENCODER_CHANNELS[-1], scalar_position)
+        self.standardisation = RunningStandardisation(ENCODER_CHANNELS[-1])
+        code = space.n_architecture_entries if told_architecture else 0
+        self.hyper_net = HyperNet(space, code, ENCODER_CHANNELS[-1], scalar_position)
 
     def forward(self, image: Tensor, architecture: Architecture, annealing: float = 0.0) -> Modulation | None:
         """Return the scalars of the active edges, each of shape (B, channels), relative to the paper's fixed 0.5.
@@ -172,13 +233,9 @@ class MetaAssistantNetwork(nn.Module):
         Returns:
             Shape (B, sum of the scalars over the active edges of `rows` in their order).
         """
-        image_vector = self.encoder(image).float()
-        # Mean and variance over the vector's entries differ little between images; the pattern is what differs.
-        image_vector = F.layer_norm(image_vector, image_vector.shape[1:])
-        if not self.told_architecture:
-            return self.hyper_net(image_vector, rows)
-        code = image_vector.new_tensor(self._architecture_vector(architecture)).expand(len(image), -1)
-        return self.hyper_net(torch.cat([code, image_vector], 1), rows)
+        image_vector = self.standardisation(self.encoder(image).float())
+        code = self._architecture_vector(architecture) if self.told_architecture else []
+        return self.hyper_net(image_vector.new_tensor(code).expand(len(image), -1), image_vector, rows)
 
     def _architecture_vector(self, architecture: Architecture) -> Sequence[float]:
         """Return the architecture's bits centred and scaled to unit variance (a quarter of them are set on average)."""

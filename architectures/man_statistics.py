@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nnunet_hypersegnas.architectures.man import MetaAssistantNetwork
+from nnunet_hypersegnas.architectures.topology_network import scalar_channels
 from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
 
 COLLAPSED_SPREAD = 0.002  # of scalars in (0, 2): below it, MAN gives every image, or every architecture, the same ones
@@ -25,9 +26,19 @@ MOST_SATURATED = 0.5  # of a layer's scalars
 
 @dataclass(frozen=True)
 class EveryRow:
-    """Stands where MAN takes an architecture's rows, and names both operations of every edge: all c_tot scalars."""
+    """Stands where MAN takes an architecture's rows, and names both operations of every edge: all its scalars.
+
+    Attributes:
+        space: whose edges these are.
+        position: where the scalars act, which says how many an edge has.
+    """
 
     space: SearchSpace
+    position: str
+
+    @classmethod
+    def of(cls, man: MetaAssistantNetwork) -> EveryRow:
+        return cls(man.space, man.scalar_position)
 
     def active(self) -> Iterator[tuple[int, int, Edge, Operation]]:
         for layer in range(self.space.layers):
@@ -38,7 +49,7 @@ class EveryRow:
     @property
     def sizes(self) -> list[int]:
         """How many scalars each layer has: their order is layer by layer."""
-        a_layer = len(Operation) * sum(self.space.channels[edge.target] for edge in self.space.edges)
+        a_layer = len(Operation) * sum(scalar_channels(self.space, edge, self.position) for edge in self.space.edges)
         return [a_layer] * self.space.layers
 
 
@@ -54,7 +65,7 @@ def all_scalars(man: MetaAssistantNetwork, images: Tensor, architecture: Archite
         Shape (B, N), layer by layer.
     """
     with torch.no_grad():
-        return 2 * man.scalars(images, architecture, rows=EveryRow(man.space))
+        return 2 * man.scalars(images, architecture, rows=EveryRow.of(man))
 
 
 class ScalarMoments:
@@ -119,15 +130,15 @@ class ScalarStatistics:
     spread_architectures: float
 
     @classmethod
-    def of(cls, space: SearchSpace, over_images: ScalarMoments, over_architectures: Tensor) -> ScalarStatistics:
+    def of(cls, rows: EveryRow, over_images: ScalarMoments, over_architectures: Tensor) -> ScalarStatistics:
         """Put statistics together.
 
         Args:
-            space: whose scalars these are.
+            rows: whose scalars these are.
             over_images: those of many images under one architecture.
             over_architectures: standard deviation of each over architectures, shape (N,).
         """
-        sizes = EveryRow(space).sizes
+        sizes = rows.sizes
         over_images_sd = over_images.variance.sqrt()
         parts = [
             tensor.split(sizes)
@@ -225,7 +236,7 @@ def scalar_statistics(
     """
     moments = ScalarMoments()
     moments.add(all_scalars(man, images, architectures[0]))
-    return ScalarStatistics.of(man.space, moments, spread_over_architectures(man, images[:1], architectures))
+    return ScalarStatistics.of(EveryRow.of(man), moments, spread_over_architectures(man, images[:1], architectures))
 
 
 def scalar_spread(

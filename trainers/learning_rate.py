@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch.optim import Optimizer
-
 from nnunet_hypersegnas.nnunet.schedule import Schedule
+from nnunet_hypersegnas.trainers.optimizers import JointOptimizer
 
 
 class ScheduledLearningRate:
@@ -13,7 +12,7 @@ class ScheduledLearningRate:
     nnU-Net's PolyLRScheduler would write the network's rate into MAN's group as well.
     """
 
-    def __init__(self, optimizer: Optimizer, schedule: Schedule, iterations_per_epoch: int) -> None:
+    def __init__(self, optimizer: JointOptimizer, schedule: Schedule, iterations_per_epoch: int) -> None:
         self.optimizer, self.schedule, self.iterations_per_epoch = optimizer, schedule, iterations_per_epoch
 
     def step(self, epoch: int) -> None:

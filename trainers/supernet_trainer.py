@@ -43,6 +43,7 @@ from nnunet_hypersegnas.space import (
 )
 from nnunet_hypersegnas.trainers.distributed import wrap
 from nnunet_hypersegnas.trainers.learning_rate import ScheduledLearningRate
+from nnunet_hypersegnas.trainers.optimizers import JointOptimizer
 from nnunet_hypersegnas.trainers.sandwich import SandwichStep
 from nnunet_hypersegnas.trainers.validation_patches import Batch, ValidationPatches, copy_of
 
@@ -133,18 +134,21 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         """Return super-net and MAN; on several GPUs `network` wraps them."""
         return self.network.module if self.is_ddp else self.network
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        groups = [{"params": list(self.network.super_net.parameters()), "base_lr": self.settings.base_lr}]
-        if self.network.man is not None:
-            groups.append({"params": list(self.network.man.parameters()), "base_lr": self.settings.man_base_lr})
-        optimizer: torch.optim.Optimizer
-        if self.settings.optimizer == "SGD":
-            optimizer = torch.optim.SGD(
-                groups, self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True, foreach=True
+    def configure_optimizers(self) -> tuple[JointOptimizer, Any]:
+        settings, network = self.settings, self.network
+        optimizers = {"super_net": self._optimizer(settings.optimizer, network.super_net, settings.base_lr)}
+        if network.man is not None:
+            optimizers["man"] = self._optimizer(settings.man_optimizer, network.man, settings.man_base_lr)
+        joint = JointOptimizer(optimizers)
+        return joint, ScheduledLearningRate(joint, self.schedule, self.num_iterations_per_epoch)
+
+    def _optimizer(self, kind: str, module: nn.Module, base_lr: float) -> torch.optim.Optimizer:
+        groups = [{"params": list(module.parameters()), "base_lr": base_lr}]
+        if kind == "SGD":
+            return torch.optim.SGD(
+                groups, base_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True, foreach=True
             )
-        else:
-            optimizer = torch.optim.AdamW(groups, self.initial_lr, weight_decay=self.weight_decay, foreach=True)
-        return optimizer, ScheduledLearningRate(optimizer, self.schedule, self.num_iterations_per_epoch)
+        return torch.optim.AdamW(groups, base_lr, weight_decay=self.weight_decay, foreach=True)
 
     def on_train_start(self) -> None:
         super().on_train_start()

@@ -67,7 +67,12 @@ class Schedule:
         return self.sandwich_every > 0 and since > 0 and since % self.sandwich_every == 0
 
     def annealing_lambda(self, iteration: int) -> float:
-        """Return lambda of Eq. 5: 0 until annealing starts, then linear, 1 in the last iteration and ever after."""
+        """Return lambda of Eq. 5: 0 until annealing starts, then linear, 1 in the last iteration and ever after.
+
+        In the warm-up it is 1, too: all iterations have one architecture there, and MAN would learn a static mask.
+        """
+        if self.in_warmup(iteration):
+            return 1.0
         if self.constant_lambda is not None:
             return self.constant_lambda
         return min(1.0, max(0.0, (iteration - self.main + 1) / self.annealing))

@@ -15,6 +15,7 @@ from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
 
 BLOCK = "hypersegnas"
 OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one starts from by default
+MAN_LR = 0.001  # at the network's own, MAN's sigmoids become a static mask, or saturate
 # In the environment of a training: 1 leaves out nnU-Net's validation after it, which takes long and scores one sub-net.
 NO_VALIDATION = "HSNAS_NO_VALIDATION"
 ANNEALINGS = ("linear", "none", "at once")
@@ -47,7 +48,8 @@ class SuperNetSettings:
         man: what MAN is told: "image and architecture", "image", or "none", which is a super-net without MAN.
         annealing: how MAN goes: "linear" (Eq. 5), "none" (it is kept, for predictions too) or "at once" (it takes part
             in every iteration, and in no prediction). Learning rates are the same for all three.
-        man_lr: learning rate of MAN (a tenth of initial_lr; the network's own drives its sigmoids into a static mask).
+        man_optimizer: MAN's own, "AdamW" or "SGD" (by default AdamW: gradients of scalars are too small for SGD).
+        man_lr: learning rate of MAN (0.001; at the network's its sigmoids become a static mask, or saturate).
         scalar_position: where MAN's scalars act: on an edge's "output", after its norm, or on its "input".
         sandwich_every: after the warm-up, every so many iterations the largest network is trained on the labels, and
             the smallest and the iteration's sub-net on what the largest says (0: never; not in the paper).
@@ -72,6 +74,7 @@ class SuperNetSettings:
     annealing_lr: float | None = None
     man: str = MAN_INPUTS[0]
     annealing: str = ANNEALINGS[0]
+    man_optimizer: str = "AdamW"
     man_lr: float | None = None
     scalar_position: str = SCALAR_POSITIONS[0]
     sandwich_every: int = 0
@@ -85,8 +88,9 @@ class SuperNetSettings:
     def __post_init__(self) -> None:
         faults = [fault for fault in map(self._fault, fields(self)) if fault]
         if not faults:
-            if self.optimizer not in OPTIMIZERS:
-                faults.append(f"optimizer is {self.optimizer!r}, allowed are {', '.join(OPTIMIZERS)}")
+            for name in ("optimizer", "man_optimizer"):
+                if (value := getattr(self, name)) not in OPTIMIZERS:
+                    faults.append(f"{name} is {value!r}, allowed are {', '.join(OPTIMIZERS)}")
             for name, allowed in CHOICES.items():
                 if getattr(self, name) not in allowed:
                     faults.append(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, allowed))}")
@@ -112,7 +116,7 @@ class SuperNetSettings:
             case "channels":
                 ok = isinstance(value, tuple) and value and all(isinstance(c, int) and c > 0 for c in value)
                 needed = "a list of positive whole numbers"
-            case "optimizer":
+            case "optimizer" | "man_optimizer":
                 ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
             case name if name in CHOICES:
                 ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, CHOICES[name]))}"
@@ -168,7 +172,7 @@ class SuperNetSettings:
 
     @property
     def man_base_lr(self) -> float:
-        return self.man_lr if self.man_lr is not None else 0.1 * self.base_lr
+        return MAN_LR if self.man_lr is None else self.man_lr
 
     @property
     def has_man(self) -> bool:

@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from nnunet_hypersegnas.architectures import MetaAssistantNetwork, OneShotNetwork, SuperNet, scalar_spread
-from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, rng_for, sample
+from nnunet_hypersegnas.architectures.man import RunningStandardisation
+from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, largest, rng_for, sample
+from tests.awake import awake
 from tests.spaces import FULL_RESOLUTION, IDS, SPACES, STEM_STRIDE
 
 PATCHES = [(24, 40, 24), (32, 32, 32), (40, 56, 40)]
@@ -33,13 +35,41 @@ def _smooth_patches(patch):
     return F.interpolate(coarse, size=patch, mode="trilinear") + 0.1 * torch.randn(16, 1, *patch)
 
 
-@pytest.mark.parametrize("space", [FULL_RESOLUTION, SearchSpace.paper()], ids=["small", "paper"])
+def test_at_start_man_changes_nothing():
+    man = _man()
+    architectures = [sample(FULL_RESOLUTION, rng_for(0, "test", i)) for i in range(4)]
+    images = torch.randn(4, 1, 16, 24, 16)
+    assert scalar_spread(man, images, architectures) == (0, 0)
+    assert all((scale == 1).all() for scale in man(images, architectures[0]).values())
+
+
+def _learn(images, wanted, steps=64):
+    """Let MAN learn scalars, in a step those of one of four architectures for two images; return its last errors."""
+    man = _man(FULL_RESOLUTION, images.shape[2:])
+    optimizer = torch.optim.AdamW(man.parameters(), 0.001)
+    rows, errors = sample(man.space, rng_for(0, "rows")), []
+    for i in range(steps):
+        architecture = sample(man.space, rng_for(0, "learn", i % 4))
+        image = images[torch.arange(2 * i, 2 * i + 2) % len(images)]
+        scalars = 2 * man.scalars(image, architecture, rows=rows)
+        error = F.mse_loss(scalars, wanted(image, i % 4)[:, None].expand_as(scalars))
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(float(error.detach()))
+    return np.mean(errors[-16:])
+
+
+def test_man_learns_what_depends_on_the_architecture():
+    images = _smooth_patches((16, 24, 16))
+    assert _learn(images, lambda image, which: torch.full((len(image),), 0.75 + 0.5 * (which % 2))) < 0.25**2 / 4
+
+
 @pytest.mark.parametrize("patch", PATCHES)
-def test_man_depends_on_image_and_architecture_from_the_start(space, patch):
-    architectures = [sample(space, rng_for(0, "test", i)) for i in range(16)]
-    over_images, over_architectures = scalar_spread(_man(space, patch), _smooth_patches(patch), architectures)
-    assert over_images >= 0.02
-    assert over_architectures >= 0.02
+def test_man_learns_what_depends_on_the_image(patch):
+    images = _smooth_patches(patch)
+    images[::2] *= 0.5
+    assert _learn(images, lambda image, _: 0.75 + 0.5 * (image.std((1, 2, 3, 4)) > 0.45)) < 0.25**2 / 2
 
 
 @pytest.mark.parametrize("patch", PATCHES)
@@ -51,25 +81,33 @@ def test_no_norm_evens_out_what_the_encoder_says_of_images(patch):
 
 
 @pytest.mark.parametrize("patch", PATCHES)
-def test_man_tells_real_images_apart_from_the_start(test_data, patch):
-    architectures = [sample(FULL_RESOLUTION, rng_for(0, "test", i)) for i in range(16)]
-    man = _man(FULL_RESOLUTION, patch)
-    over_images, over_architectures = scalar_spread(man, _real_patches(test_data, patch), architectures)
-    assert over_images >= 0.02
-    assert over_architectures >= 0.02
+def test_what_man_is_told_of_real_images_differs_as_much_as_what_it_is_told_of_architectures(test_data, patch):
+    man, images = _man(FULL_RESOLUTION, patch), _real_patches(test_data, patch)
+    for _ in range(20):
+        for pair in images.split(2):
+            vectors = man.standardisation(man.encoder(pair))
+    with torch.no_grad():
+        vectors = man.standardisation(man.encoder(images))
+    assert vectors.mean(0).abs().max() < 0.5 and 0.8 < vectors.std(0).median() < 1.2
 
 
-def test_a_dead_man_has_no_spread():
-    man = _man()
-    for linear in man.hyper_net.rows.values():
-        torch.nn.init.zeros_(linear.weight)
-    architectures = [sample(FULL_RESOLUTION, rng_for(0, "test", i)) for i in range(4)]
-    assert scalar_spread(man, torch.randn(4, 1, 16, 24, 16), architectures) == (0, 0)
+def test_standardisation_is_that_of_all_images_shown_and_stands_still_in_evaluation():
+    torch.manual_seed(0)
+    standardisation, vectors = RunningStandardisation(3), 5 + 2 * torch.randn(40, 3)
+    for pair in vectors.split(2):
+        standardisation(pair)
+    torch.testing.assert_close(standardisation.mean, vectors.mean(0))
+    torch.testing.assert_close(standardisation.variance, vectors.var(0), rtol=0.2, atol=0)
+    before = {k: v.clone() for k, v in standardisation.state_dict().items()}
+    with torch.no_grad():
+        standardisation(vectors)
+    standardisation.eval()(vectors)
+    assert all(torch.equal(v, before[k]) for k, v in standardisation.state_dict().items())
 
 
 def test_scalars_have_the_form_that_edges_need():
     architecture = sample(FULL_RESOLUTION, rng_for(0, "test", 0))
-    modulation = _man()(torch.randn(3, 1, 16, 24, 16), architecture)
+    modulation = awake(_man())(torch.randn(3, 1, 16, 24, 16), architecture)
     assert set(modulation) == {(layer, column) for layer, column, *_ in architecture.active()}
     for layer, column, edge, _ in architecture.active():
         scale = modulation[layer, column]
@@ -103,7 +141,7 @@ def test_scalars_change_the_output_at_nodes_with_one_edge_and_with_several(space
 
 def test_only_active_rows_get_gradients():
     torch.manual_seed(0)
-    network = OneShotNetwork(FULL_RESOLUTION, 1, 3, (16, 24, 16))
+    network = awake(OneShotNetwork(FULL_RESOLUTION, 1, 3, (16, 24, 16)))
     architecture = sample(FULL_RESOLUTION, rng_for(0, "test", 1))
     network.take(architecture, 0.0)
     network(torch.randn(2, 1, 16, 24, 16)).square().sum().backward()
@@ -112,13 +150,12 @@ def test_only_active_rows_get_gradients():
     }
     for name, linear in network.man.hyper_net.rows.items():
         assert (linear.weight.grad is not None) == (name in active)
-        assert (linear.bias.grad is not None) == (name in active)
         assert name not in active or linear.weight.grad.abs().max() > 0
 
 
 def test_at_lambda_one_man_has_no_influence_and_gets_no_gradient():
     torch.manual_seed(0)
-    network = OneShotNetwork(STEM_STRIDE, 1, 3, (16, 16, 16))
+    network = awake(OneShotNetwork(STEM_STRIDE, 1, 3, (16, 16, 16)))
     architecture = sample(STEM_STRIDE, rng_for(0, "test", 1))
     image = torch.randn(2, 1, 16, 16, 16)
     network.take(architecture, 1.0)
@@ -131,7 +168,7 @@ def test_at_lambda_one_man_has_no_influence_and_gets_no_gradient():
 
 
 def test_lambda_moves_the_scalars_linearly_to_one():
-    man, image = _man(), torch.randn(2, 1, 16, 24, 16)
+    man, image = awake(_man()).eval(), torch.randn(2, 1, 16, 24, 16)
     architecture = sample(FULL_RESOLUTION, rng_for(0, "test", 2))
     free = man(image, architecture, 0.0)
     for annealing in (0.25, 0.5, 0.9):
@@ -144,10 +181,12 @@ def test_equations_4_and_5_by_hand_on_a_network_of_two_edges():
     space = SearchSpace.from_stages([[1, 1, 1], [2, 2, 2]], [[3, 3, 3]] * 2, layers=1, channels=(3, 5))
     architecture = Architecture(((int(Operation.CONV), int(Operation.CONV), 0, 0),))
     torch.manual_seed(0)
-    super_net, man = SuperNet(space, 1, 2), MetaAssistantNetwork(space, 1, (8, 8, 8))
+    super_net, man = SuperNet(space, 1, 2), awake(MetaAssistantNetwork(space, 1, (8, 8, 8))).eval()
     with torch.no_grad():
         for p in super_net.parameters():
             p.add_(0.1 * torch.randn_like(p))  # norms whose affine does something
+        man.standardisation.mean.normal_()
+        man.standardisation.variance.uniform_(0.5, 2)
     image = torch.randn(2, 1, 8, 8, 8)
     annealing = 0.3
 
@@ -155,10 +194,16 @@ def test_equations_4_and_5_by_hand_on_a_network_of_two_edges():
     bits = torch.from_numpy(encode(architecture, space))
     assert bits.tolist() == [0, 1, 0, 1, 0, 0, 0, 0]
     centred = (bits - 0.1875) / (0.1875 * 0.8125) ** 0.5
-    features = F.layer_norm(man.encoder(image), (256,))
-    hidden = torch.cat([centred.expand(2, -1), features], 1)
-    for linear in man.hyper_net.hidden:
-        hidden = linear(hidden).relu()
+    image_vector = (man.encoder(image) - man.standardisation.mean) / (man.standardisation.variance + 1e-3).sqrt()
+
+    def answer(code, vector):
+        hidden = torch.cat([code, vector], 1)
+        for linear in man.hyper_net.hidden:
+            hidden = linear(hidden).relu()
+        return hidden
+
+    code = centred.expand(2, -1)
+    hidden = torch.cat([answer(code, image_vector) - answer(0 * code, 0 * image_vector), code], 1)
 
     def omega(column):  # Eq. 5, relative to the fixed 0.5
         sigmoid = man.hyper_net.rows[f"layer0_edge{column}_conv"](hidden).sigmoid()

@@ -12,6 +12,7 @@ from nnunet_hypersegnas.architectures import (
 )
 from nnunet_hypersegnas.architectures.man_statistics import EveryRow
 from nnunet_hypersegnas.space import Operation, rng_for, sample
+from tests.awake import awake, saturated
 from tests.spaces import FULL_RESOLUTION as SPACE
 
 ARCHITECTURES = [sample(SPACE, rng_for(0, "test", i)) for i in range(4)]
@@ -20,7 +21,7 @@ ARCHITECTURES = [sample(SPACE, rng_for(0, "test", i)) for i in range(4)]
 @pytest.fixture
 def man():
     torch.manual_seed(0)
-    return MetaAssistantNetwork(SPACE, 1, (16, 24, 16))
+    return awake(MetaAssistantNetwork(SPACE, 1, (16, 24, 16))).eval()
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def test_all_scalars_are_those_that_every_architecture_gets(man, images):
     """The rows of an architecture, found among all of them, are what the network itself is given."""
     for architecture in ARCHITECTURES:
         parts = all_scalars(man, images, architecture).split(
-            [SPACE.channels[edge.target] for _, _, edge, _ in EveryRow(SPACE).active()], dim=1
+            [SPACE.channels[edge.target] for _, _, edge, _ in EveryRow(SPACE, "output").active()], dim=1
         )
-        found = {row[:2] + row[3:]: part for row, part in zip(EveryRow(SPACE).active(), parts, strict=True)}
+        found = {row[:2] + row[3:]: part for row, part in zip(EveryRow(SPACE, "output").active(), parts, strict=True)}
         assert len(found) == 2 * SPACE.layers * len(SPACE.edges)
         modulation = man(images, architecture)
         for layer, column, _, operation in architecture.active():
@@ -42,14 +43,13 @@ def test_all_scalars_are_those_that_every_architecture_gets(man, images):
 
 
 def test_layers_are_cut_where_their_rows_are(man, images):
-    """A bias moves the mean of the layer whose row it belongs to."""
+    """A row changes the numbers of the layer that it belongs to."""
     before = scalar_statistics(man, images, ARCHITECTURES).layers
-    for linear in (man.hyper_net.rows["layer1_edge0_skip"], man.hyper_net.rows["layer1_edge3_conv"]):
-        torch.nn.init.constant_(linear.bias, 5)
+    saturated(man, 1)
     after = scalar_statistics(man, images, ARCHITECTURES).layers
     assert [layer.layer for layer in after] == list(range(1, SPACE.layers + 1))
     changed = [a.layer for a, b in zip(before, after, strict=True) if a != b]
-    assert changed == [2] and after[1].mean > before[1].mean and after[1].saturated > before[1].saturated
+    assert changed == [2] and after[1].sd > before[1].sd and after[1].saturated > before[1].saturated
 
 
 def test_moments_by_batch_are_those_of_all_together():
@@ -73,7 +73,7 @@ def test_statistics_by_hand(man, images):
     assert found.spread_architectures == pytest.approx(float(over_architectures.median()))
     assert scalar_spread(man, images, ARCHITECTURES) == (found.spread_images, found.spread_architectures)
     torch.testing.assert_close(spread_over_architectures(man, images[:1], ARCHITECTURES), over_architectures)
-    n = EveryRow(SPACE).sizes[0]
+    n = EveryRow(SPACE, "output").sizes[0]
     assert n == len(Operation) * sum(SPACE.channels[edge.target] for edge in SPACE.edges)
     first = scalars[:, :n].numpy()
     layer = found.layers[0]
@@ -86,9 +86,7 @@ def test_statistics_by_hand(man, images):
 
 
 def test_a_saturated_layer_is_named(man, images):
-    for name, linear in man.hyper_net.rows.items():
-        if name.startswith(("layer0_", "layer2_")):
-            torch.nn.init.constant_(linear.bias, -9)
+    saturated(saturated(man, 0), 2)
     warning = scalar_statistics(man, images, ARCHITECTURES).warning(told_architecture=True)
     assert "more than 50% of MAN's scalars in layers 1, 3 are saturated" in warning and "man_lr" in warning
 
@@ -102,7 +100,6 @@ def test_a_dead_man_has_collapsed(man, images):
 
 
 def test_what_man_is_not_told_it_need_not_depend_on(images):
-    torch.manual_seed(0)
-    man = MetaAssistantNetwork(SPACE, 1, (16, 24, 16), told_architecture=False)
+    man = awake(MetaAssistantNetwork(SPACE, 1, (16, 24, 16), told_architecture=False))
     found = scalar_statistics(man, images, ARCHITECTURES)
     assert found.spread_architectures == 0 and found.warning(told_architecture=False) is None

@@ -103,8 +103,8 @@ def test_an_unfinished_and_saturated_man(demo_environment, edited_checkpoint, tm
     def change(checkpoint):
         checkpoint["hypersegnas"] |= {"iteration": 6, "annealing_lambda": 0.0}
         for name, weights in checkpoint["network_weights"].items():
-            if "man.hyper_net.rows.layer1_" in name and name.endswith(".bias"):
-                weights.fill_(-12)
+            if name.startswith("man.hyper_net.rows.layer1_"):
+                torch.nn.init.normal_(weights, std=50)
 
     assert main([*WORDS, "-chk", edited_checkpoint(change), "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out

@@ -13,13 +13,14 @@ from nnunet_hypersegnas.space import SearchSpace, largest, smallest
 
 CPU = torch.device("cpu")
 SPACE = SearchSpace.from_stages([[1, 1, 1], [2, 2, 2]], [[3, 3, 3]] * 2, layers=2, channels=(2, 3))
-N = sum(EveryRow(SPACE).sizes)
+N = sum(EveryRow(SPACE, "output").sizes)
 
 
 class HandMadeMAN:
     """Sigmoids of 1/4; by the share of a patch that is 1, up to 3/4 under `largest` and up to 1/2 under the other."""
 
     space = SPACE
+    scalar_position = "output"
 
     def scalars(self, image, architecture, rows):
         assert len(list(rows.active())) == 2 * SPACE.layers * len(SPACE.edges)

@@ -53,7 +53,8 @@ def test_a_block_that_is_no_object_is_refused():
 def test_settings_survive_json():
     settings = _settings(channels=[8, 16], epochs=10, annealing_epochs=2.5, optimizer="AdamW")
     assert SuperNetSettings(**settings.to_json()) == settings
-    assert settings.base_lr == 0.003 and settings.man_base_lr == pytest.approx(0.0003)
+    assert settings.base_lr == 0.003 and settings.man_base_lr == 0.001
+    assert _settings(man_optimizer="SGD").man_base_lr == 0.001
 
 
 @pytest.mark.parametrize("epochs", [1, 5, 50, 720])
@@ -90,7 +91,8 @@ def test_what_becomes_of_man_leaves_learning_rates_alone(block, during, after):
     assert settings.final_lambda == after
     for i in range(20):
         assert schedule.lr_factor(i) == usual.lr_factor(i) and schedule.in_warmup(i) == usual.in_warmup(i)
-        assert schedule.annealing_lambda(i) == (usual.annealing_lambda(i) if during is None else during)
+        expected = 1 if schedule.in_warmup(i) else usual.annealing_lambda(i) if during is None else during
+        assert schedule.annealing_lambda(i) == expected
 
 
 def test_annealing_is_linear():

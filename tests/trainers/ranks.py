@@ -17,6 +17,11 @@ def part_of(batch: dict, rank: int) -> dict:
     return {"data": batch["data"][rank : rank + 1], "target": [t[rank : rank + 1] for t in batch["target"]]}
 
 
+def with_momenta(trainer: Any) -> dict[str, set[int]]:
+    """Return which parameters the optimizers have a state for: those that ever got a gradient."""
+    return {name: set(one["state"]) for name, one in trainer.optimizer.state_dict().items()}
+
+
 def rank_trainer(rank: int, world_size: int, plans: str, folder: Path) -> Any:
     """Join the other ranks and make this rank's trainer as nnU-Net's launcher does, but on the CPU."""
     torch.set_num_threads(1)
@@ -39,7 +44,7 @@ def take_steps(rank: int, world_size: int, plans: str, folder: Path) -> None:
         architectures.append(trainer.architecture_of(trainer.iteration).id)
         trainer.train_step(part_of(batch, rank))
     result = {"weights": trainer.one_shot_network().state_dict(), "architectures": architectures}
-    result["momenta"] = trainer.optimizer.state_dict()["state"]
+    result["momenta"] = with_momenta(trainer)
     torch.save(result, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnunet_hypersegnas.architectures.man_statistics import EveryRow
 from nnunet_hypersegnas.architectures import ScalarMoments, ScalarStatistics, spread_over_architectures
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import spread_sub_nets
@@ -123,7 +124,7 @@ class ManAnalysis:
         The spread over architectures is that of the sub-nets which the training's log looks at, on the patch of each
         case that shows most foreground, mean over the cases.
         """
-        return ScalarStatistics.of(self.space, self._moments, torch.stack(self._spreads).mean(0))
+        return ScalarStatistics.of(EveryRow.of(self.man), self._moments, torch.stack(self._spreads).mean(0))
 
 
 def cases_to_analyse(dataset: PreprocessedDataset, fold: int, asked: Sequence[str] | None) -> list[str]:
