@@ -6,7 +6,7 @@ What keeps MAN alive, because each of these kills it silently (docs/experiments.
 and has unit variance, over architectures; the image vector likewise, over images; no norm follows the encoder's last
 convolution, which would remove most of the image's signal; the architecture vector reaches the last layer past the
 hidden ones, too, whose ReLUs make different architectures alike; what the last layer reads is centred, and it has no
-bias, since a mask that is the same for all architectures and images is what a HyperNet learns first, and it only repeats
+bias, since a mask that is the same for all architectures and images is what a HyperNet learns first, and only repeats
 the norms' own weights; and that layer starts at zero, where MAN does nothing: scalars that start at random are noise to
 the super-net, and what training does first is to make them independent of architecture and image.
 """

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_float, positive_int, whole_number
 from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
-from nnunet_hypersegnas.nnunet.variants import VARIANTS, longer_vanilla
+from nnunet_hypersegnas.nnunet.variants import VARIANTS, longer_vanilla, varied
 
 if TYPE_CHECKING:
     from nnunet_hypersegnas.nnunet.ablation.entries import AblationPlan, Entry
@@ -52,6 +53,15 @@ def build_parser() -> argparse.ArgumentParser:
         type=positive_float,
         metavar="FACTOR",
         help="train the vanilla super-net for so many times the iterations as well, for a comparison at equal time",
+    )
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "SETTING=VALUE"),
+        help="also train a super-net with other settings in the hypersegnas block, as in `--vary sandwich "
+        "sandwich_every=4 man=none`; may be given several times",
     )
     parser.add_argument(
         "--architectures", type=positive_int, metavar="N", default=25, help="sub-nets that are scored [%(default)s]"
@@ -118,23 +128,38 @@ def _plan(args: argparse.Namespace) -> AblationPlan:
     from nnunet_hypersegnas.nnunet.ablation.entries import AblationPlan
     from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+    from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 
     variants = [variant for key, variant in VARIANTS.items() if key in args.variants]
-    longer = {}
-    if args.longer_vanilla:
-        variants.insert(1 if "vanilla" in args.variants else 0, longer_vanilla(args.longer_vanilla))
-        longer = {"longer-vanilla": args.longer_vanilla}
+    variants += [varied(name, _settings(name, words)) for name, *words in args.vary]
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
     known = CrossValidation(dataset=dataset, trainer="").known_folds
     if args.fold not in known:
         raise HyperSegNASError(f"no fold {args.fold}; the data set has {', '.join(map(str, known))}")
+    if args.longer_vanilla:
+        usual = SuperNetSettings.from_configuration(dataset.configuration.configuration)
+        variants.insert(1 if "vanilla" in args.variants else 0, longer_vanilla(args.longer_vanilla, usual))
+    if len({variant.key for variant in variants}) < len(variants):
+        raise HyperSegNASError("two variants of --vary have one name; give each its own")
     return AblationPlan(
-        dataset=dataset,
-        fold=args.fold,
-        variants=tuple(variants),
-        seeds=tuple(dict.fromkeys(args.seeds)),
-        longer=longer,
+        dataset=dataset, fold=args.fold, variants=tuple(variants), seeds=tuple(dict.fromkeys(args.seeds))
     )
+
+
+def _settings(name: str, words: list[str]) -> dict[str, Any]:
+    """Return what SETTING=VALUE words say; values are JSON, or plain words."""
+    changes = {}
+    for word in words:
+        key, is_there, value = word.partition("=")
+        if not is_there or key == "seed":
+            raise HyperSegNASError(f"--vary {name}: {word!r} is no SETTING=VALUE; seeds are given by --seeds")
+        try:
+            changes[key] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[key] = value
+    if not changes:
+        raise HyperSegNASError(f"--vary {name} changes nothing; name settings, as in --vary {name} sandwich_every=4")
+    return changes
 
 
 def _announce(entry: Entry, job: FoldJob, variables: Mapping[str, str]) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from nnunet_hypersegnas.errors import HyperSegNASError
+
+if TYPE_CHECKING:
+    from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 
 PUBLISHED_SOURCE = (
     "Peng et al., HyperSegNAS, CVPR 2022, Table 1: MSD Pancreas, 25 sampled sub-nets of one super-net each"
 )
+
+
+class VariantError(HyperSegNASError):
+    """There can be no such variant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +40,8 @@ class Variant:
         title: its name in tables, with the paper's letter.
         trainer: the trainer's name.
         trained_as: the trainer whose super-net is taken in an ablation, where another variant's training is the same.
-        settings: what stands in place of the plans' settings; the others are the same for all variants.
+        settings: what the trainer puts in place of the plans' settings; the others are the same for all variants.
+        changes: what stands in a copy of the plans in place of their settings; the copy's name ends in `plans_suffix`.
         published: what the paper reports; None where it has no such variant.
     """
 
@@ -39,6 +50,8 @@ class Variant:
     trainer: str
     trained_as: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    plans_suffix: str = ""
     published: Published | None = None
 
 
@@ -87,14 +100,39 @@ MAIN = Variant(
 VARIANTS = {variant.key: variant for variant in (VANILLA, IMAGE_ONLY, KEEP_MAN, NO_ANNEAL, MAIN)}
 
 
-def longer_vanilla(factor: float) -> Variant:
-    """Return the vanilla super-net with more iterations, for a comparison at equal time and not at equal iterations."""
+def longer_vanilla(factor: float, usual: SuperNetSettings) -> Variant:
+    """Return the vanilla super-net with more iterations, for a comparison at equal time and not at equal iterations.
+
+    Args:
+        factor: how many times those of the others.
+        usual: the plans' settings.
+    """
+    longer = usual.shortened(round(usual.epochs * factor))
     return Variant(
         key="longer-vanilla",
         title=f"A, {factor:g} times the iterations",
         trainer=VANILLA.trainer,
         trained_as=VANILLA.trainer,
         settings=VANILLA.settings,
+        changes={key: getattr(longer, key) for key in ("epochs", "annealing_epochs", "warmup_epochs")},
+        plans_suffix=f"{longer.epochs}epochs",
+    )
+
+
+def varied(key: str, changes: Mapping[str, Any]) -> Variant:
+    """Return the variant that trains with other settings in the plans' block, whatever these are.
+
+    Raises:
+        VariantError: the name is another variant's, or cannot be part of a file's name.
+    """
+    if key in VARIANTS or key == "longer-vanilla" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", key):
+        raise VariantError(
+            f"a variant cannot be called {key!r}; choose a name of letters, digits, '.' and '-' that is none of "
+            f"{', '.join(VARIANTS)}"
+        )
+    shown = ", ".join(f"{name} {value}" for name, value in changes.items())
+    return Variant(
+        key=key, title=f"{key}: {shown}", trainer=TRAINER, trained_as=TRAINER, changes=dict(changes), plans_suffix=key
     )
 
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from nnunet_hypersegnas.architectures import MetaAssistantNetwork, OneShotNetwork, SuperNet, scalar_spread
 from nnunet_hypersegnas.architectures.man import RunningStandardisation
-from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, largest, rng_for, sample
+from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, encode, rng_for, sample
 from tests.awake import awake
 from tests.spaces import FULL_RESOLUTION, IDS, SPACES, STEM_STRIDE
 

@@ -84,6 +84,26 @@ def test_only_missing_trainings_are_named(ablation, capsys):
     assert not list(ablation.preprocessed.glob(f"{PLANS}_*")) and not ablation.output.exists()  # nothing was written
 
 
+def test_variants_of_settings_have_plans_of_their_own(ablation, capsys):
+    words = ablation.words("--dry-run", "--variants", "vanilla", "--seeds", "0", "3")
+    assert (
+        main([*words, "--vary", "sandwich", "sandwich_every=2", "man=none", "--vary", "input", "scalar_position=input"])
+        == 0
+    )
+    found = [
+        (c[c.index("-tr") + 1].removeprefix("HyperSegNASSupernetTrainer"), c[c.index("-p") + 1])
+        for c in commands(capsys)
+    ]
+    assert found == [
+        ("Vanilla", PLANS),
+        ("", f"{PLANS}_seed0_sandwich"),
+        ("", f"{PLANS}_seed0_input"),
+        ("Vanilla", f"{PLANS}_seed3"),
+        ("", f"{PLANS}_seed3_sandwich"),
+        ("", f"{PLANS}_seed3_input"),
+    ]
+
+
 def test_from_plans_to_tables_through_an_interruption(ablation, capfd, monkeypatch):
     """Ctrl-C while sub-nets are scored: what was scored stays, and nothing is trained twice."""
     words = ablation.words("--seeds", "5", "--variants", "vanilla", "no-anneal")
@@ -149,6 +169,14 @@ def test_from_plans_to_tables_through_an_interruption(ablation, capfd, monkeypat
         ([], {"layers": 0}, "layers is 0"),
         (["-p", "No"], {}, "no plans No"),
         (["--longer-vanilla", "0.01"], {}, "epochs is 0"),
+        (["--vary", "main", "man=none"], {}, "a variant cannot be called 'main'"),
+        (["--vary", "a/b", "man=none"], {}, "a variant cannot be called 'a/b'"),
+        (["--vary", "other"], {}, "--vary other changes nothing"),
+        (["--vary", "other", "man"], {}, "--vary other: 'man' is no SETTING=VALUE"),
+        (["--vary", "other", "seed=3"], {}, "seeds are given by --seeds"),
+        (["--vary", "other", "colour=blue"], {}, "unknown keys ['colour']"),
+        (["--vary", "other", "sandwich_every=-1"], {}, "sandwich_every is -1"),
+        (["--vary", "other", "man=none", "--vary", "other", "man=image"], {}, "two variants of --vary have one name"),
     ],
 )
 def test_bad_arguments(ablation, words, block, message, capsys):

@@ -12,6 +12,7 @@ from nnunet_hypersegnas.nnunet.ablation.errors import AblationError
 from nnunet_hypersegnas.nnunet.ablation.folder import AblationFolder, AblationRecord
 from nnunet_hypersegnas.nnunet.ablation.results import AblationResults
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import spread_sub_nets
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.variants import MAIN, VANILLA, VARIANTS, longer_vanilla
 from nnunet_hypersegnas.report.ablation_figure import AblationDrawing, plot_ablation
 from nnunet_hypersegnas.space import count_architectures, sample_codes
@@ -42,7 +43,7 @@ def results(*keys, seeds=(0, 1)):
         for seed in seeds
         for key in keys
     ]
-    variants = [*VARIANTS.values(), longer_vanilla(1.5)]
+    variants = [*VARIANTS.values(), longer_vanilla(1.5, SuperNetSettings())]
     return AblationResults.of(record(), variants, 100, ["organ", "lesion"], nets)
 
 

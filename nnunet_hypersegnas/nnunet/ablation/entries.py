@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -104,7 +104,6 @@ class AblationPlan:
         fold: of its split.
         variants: in the order of the tables.
         seeds: in the order in which super-nets are trained.
-        longer: variants that train longer than the plans say, by key, with the factor.
 
     Raises:
         AblationError: the plans set what the variants differ in.
@@ -115,7 +114,6 @@ class AblationPlan:
     fold: int
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
-    longer: Mapping[str, float]
 
     def __post_init__(self) -> None:
         usual, given = SuperNetSettings(), self.settings
@@ -135,27 +133,26 @@ class AblationPlan:
         return [self._entry(variant, seed) for seed in self.seeds for variant in self.variants]
 
     def _entry(self, variant: Variant, seed: int) -> Entry:
-        factor = self.longer.get(variant.key)
-        base = self.settings if factor is None else self.settings.shortened(round(self.settings.epochs * factor))
-        base = replace(base, seed=seed)
-        copied = base != self.settings
+        dataset = self._with(variant, seed)
+        base = SuperNetSettings.from_configuration(dataset.configuration.configuration)
         return Entry(
             variant=variant,
             seed=seed,
             fold=self.fold,
-            model=CrossValidation(dataset=self._with(base) if copied else self.dataset, trainer=variant.trained_as),
+            model=CrossValidation(dataset=dataset, trainer=variant.trained_as),
             settings=replace(base, **trained_variant(variant).settings),
             final_lambda=replace(base, **variant.settings).final_lambda,
-            copied_plans=copied,
+            copied_plans=dataset is not self.dataset,
         )
 
-    def _with(self, settings: SuperNetSettings) -> PreprocessedDataset:
-        """Return the data set with a copy of its plans under a name that says what is different."""
-        name = f"{self.dataset.plans['plans_name']}_seed{settings.seed}"
-        changes: dict[str, Any] = {"seed": settings.seed}
-        if settings.epochs != self.settings.epochs:
-            name += f"_{settings.epochs}epochs"
-            changes |= {key: getattr(settings, key) for key in ("epochs", "annealing_epochs", "warmup_epochs")}
+    def _with(self, variant: Variant, seed: int) -> PreprocessedDataset:
+        """Return the data set with the plans of a variant and seed: its own, or a copy whose name says which."""
+        if not variant.changes and seed == self.settings.seed:
+            return self.dataset
+        name = f"{self.dataset.plans['plans_name']}_seed{seed}"
+        if variant.plans_suffix:
+            name += f"_{variant.plans_suffix}"
+        changes: dict[str, Any] = {**variant.changes, "seed": seed}
         if self.dataset.first_stage:  # by name, since the copy's plans have another one
             changes["previous_stage"] = self.dataset.first_stage.model
         check_plans_name(name)

@@ -77,8 +77,11 @@ class AblationResults:
 
     @property
     def bases(self) -> list[Variant]:
-        """What the others are compared with: vanilla at equal iterations, and the longer vanilla at equal time."""
-        return [variant for variant in self.variants if variant.settings == VANILLA.settings]
+        """What the others are compared with: vanilla at equal iterations, and the longer vanilla at equal time.
+
+        Where there is no vanilla, it is the first variant.
+        """
+        return [variant for variant in self.variants if variant.settings == VANILLA.settings] or [self.variants[0]]
 
     @property
     def summaries(self) -> list[VariantSummary]:
@@ -99,7 +102,7 @@ class AblationResults:
     @property
     def agreements(self) -> list[RankAgreement]:
         return [
-            rank_agreement(self.scores, variant.key, VANILLA.key, group)
+            rank_agreement(self.scores, variant.key, self.bases[0].key, group)
             for variant in self.variants
             for group in GROUPS
         ]
@@ -186,6 +189,7 @@ class AblationResults:
         return tables
 
     def _agreement(self) -> Table:
+        base = self.bases[0].title.split(":")[0]
         rows = [
             {
                 "variant": self._title(found.variant),
@@ -194,7 +198,7 @@ class AblationResults:
                 "lowest pair": _correlation(found.lowest_between_seeds),
                 "with parameters": _correlation(found.with_parameters),
                 "with memory": _correlation(found.with_memory),
-                "with A, same seed": "-" if found.with_base is None else _correlation(found.with_base),
+                f"with {base}, same seed": "-" if found.with_base is None else _correlation(found.with_base),
             }
             for found in self.agreements
         ]
@@ -226,7 +230,7 @@ class AblationResults:
             {
                 "record": self.record.to_json(),
                 "iterations": self.iterations,
-                "variants": {v.key: {"title": v.title, "settings": dict(v.settings)} for v in self.variants},
+                "variants": {v.key: {"title": v.title, "settings": {**v.settings, **v.changes}} for v in self.variants},
                 "super_nets": [
                     {"variant": n.variant, "seed": n.seed, "seconds_per_iteration": n.seconds_per_iteration}
                     for n in self.scores.super_nets

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_hypersegnas.architectures.man_statistics import EveryRow
 from nnunet_hypersegnas.architectures import ScalarMoments, ScalarStatistics, spread_over_architectures
+from nnunet_hypersegnas.architectures.man_statistics import EveryRow
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import spread_sub_nets
 from nnunet_hypersegnas.nnunet.architecture_files import FoundArchitecture, find_architecture
