@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
+from nnunet_hypersegnas.report.correlation_figure import CorrelationDrawing, plot_correlation
 from nnunet_hypersegnas.report.pareto_figure import ParetoDrawing, plot_pareto
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.search import Budget, Candidate, Contest, Interval, Limits, Rung, Score, Way
@@ -63,3 +64,18 @@ def test_pictures_are_written_whole(tmp_path):
     plot_training_curves(curves, tmp_path / "curves.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["architecture.png", "curves.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.iterdir())
+
+
+def test_networks_that_are_not_trained_are_not_drawn(tmp_path):
+    nan = float("nan")
+    drawing = CorrelationDrawing(
+        truth=[0.7, nan, 0.8],
+        windows=["5GB", "5GB", "7GB"],
+        panels={"shared": {"Plans": [0.1, 0.2, nan], "Others": [0.3, 0.4, 0.5]}, "memory": {"": [4e9, 5e9, 7e9]}},
+    )
+    assert drawing.points("shared", "Plans", "5GB") == ([0.1], [0.7])
+    assert drawing.points("shared", "Plans", "7GB") == ([], [])
+    assert drawing.points("memory", "", "7GB") == ([7e9], [0.8])
+    assert drawing.label("Others", "7GB") == "Others, 7GB" and drawing.label("", "7GB") == "7GB"
+    plot_correlation(drawing, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

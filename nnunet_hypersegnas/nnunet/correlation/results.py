@@ -20,7 +20,7 @@ from nnunet_hypersegnas.nnunet.result_tables import Table, csv_text, finite, num
 from nnunet_hypersegnas.search import Score, SearchSettings
 
 PUBLISHED = {"shared weights": (0.22, 0.4), "fine-tuned weights": (0.55, 0.7)}  # tau and rho of Fig. 4
-PUBLISHED_SOURCE = "Peng et al., HyperSegNAS, CVPR 2022, Figure 4: MSD Pancreas, all networks together"
+PUBLISHED_SOURCE = "Peng et al., HyperSegNAS, CVPR 2022, Figure 4: MSD Pancreas"
 NO_SUPER_NET = "-"  # in its column, of what needs none
 MEAN = "mean of {}"
 
@@ -221,11 +221,12 @@ class CorrelationResults:
         return Table(heading="Published, for comparison", rows=rows, notes=(f"Not measured here: {PUBLISHED_SOURCE}.",))
 
     def panels(self) -> dict[str, dict[str, list[float]]]:
-        """Return what the figure shows: the sub-nets' values by prediction and super-net."""
+        """Return what the figure shows: the sub-nets' values by prediction and super-net, "" for the controls."""
         panels: dict[str, dict[str, list[float]]] = {}
         for one in self.predictions:
             if one.values.ndim == 1:
-                panels.setdefault(one.title, {})[one.super_net] = one.values.tolist()
+                name = "" if one.super_net == NO_SUPER_NET else one.super_net
+                panels.setdefault(one.title, {})[name] = one.values.tolist()
         return panels
 
     def write(self, folder: CorrelationFolder) -> None:
