@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -124,7 +125,7 @@ class FromScratch:
         if self.state is not FoldState.DONE:
             return None
         try:
-            means = read_json(self.summary_file)["mean"]
+            means = json.loads(self.summary_file.read_text())["mean"]
             return Score(dsc_by_label={name: _dice(means[key]) for name, key in self._keys().items()})
         except (ValueError, KeyError, TypeError) as error:
             raise CorrelationError(
