@@ -202,7 +202,7 @@ def test_from_super_nets_to_tables_through_interruptions(correlation, counted, c
 
 
 def test_windows_of_budgets(correlation, capsys):
-    words = correlation.words("--dry-run", "--architectures", "3", "--memory", "2MB", "3MB", "--tolerance", "0.5MB")
+    words = correlation.words("--dry-run", "--architectures", "3", "--memory", "8.4MB", "9MB", "--tolerance", "0.4MB")
     assert main(words) == 0
     found = commands(capsys.readouterr().out)
     assert len({c[c.index("-p") + 1] for c in found}) == 6

@@ -22,7 +22,6 @@ from nnunet_hypersegnas.search import Score, SearchSettings
 PUBLISHED = {"shared weights": (0.22, 0.4), "fine-tuned weights": (0.55, 0.7)}  # tau and rho of Fig. 4
 PUBLISHED_SOURCE = "Peng et al., HyperSegNAS, CVPR 2022, Figure 4: MSD Pancreas"
 NO_SUPER_NET = "-"  # in its column, of what needs none
-MEAN = "mean of {}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +115,7 @@ class CorrelationResults:
             for one, row in zip(self.super_nets, values, strict=True)
         ]
         if len(found) > 1:
-            found.append(Prediction(super_net=MEAN.format(len(found)), title=title, values=values))
+            found.append(Prediction(super_net=f"mean of {len(found)}", title=title, values=values))
         return found
 
     @cached_property

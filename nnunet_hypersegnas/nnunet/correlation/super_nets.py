@@ -139,32 +139,32 @@ class SuperNetPredictor:
             CheckpointError: the super-net does not fit the plans.
         """
         log = self.folder.scores(super_net.trainer, super_net.plans)
-        iterations = self.settings.finetune_iterations
-        evaluator = _Evaluator(self, super_net)
-        shared = self._all(log, evaluator, super_net, Way.CROPS, len(self.nets), progress)
-        tuned = self._all(log, evaluator, super_net, Way.FINE_TUNING, iterations, progress) if iterations else None
+        evaluator, iterations = _Evaluator(self, super_net), self.settings.finetune_iterations
+        shared = self._all(log, evaluator, self._rung(Way.CROPS, 0), progress)
+        tuned = self._all(log, evaluator, self._rung(Way.FINE_TUNING, iterations), progress) if iterations else None
         return SuperNetPredictions(super_net=super_net, shared=shared, fine_tuned=tuned)
 
-    def _all(
-        self,
-        log: MeasurementLog[Score],
-        evaluator: _Evaluator,
-        super_net: JudgedSuperNet,
-        way: Way,
-        amount: int,
-        progress: Progress,
-    ) -> tuple[Score, ...]:
-        # All that a score depends on: trained anew, or on other data, a super-net is scored anew.
+    def _rung(self, way: Way, amount: int) -> Rung:
+        return Rung(way=way, amount=amount, keep=len(self.nets), cost_patches=0)
+
+    def _stage(self, super_net: JudgedSuperNet, rung: Rung) -> str:
+        """Name all that a score depends on: trained anew, or on other data, a super-net is scored anew."""
         how = "shared weights"
-        if way is Way.FINE_TUNING:
+        if rung.way is Way.FINE_TUNING:
             batches = f"batches of {self.dataset.configuration.batch_size}, seed {self.settings.seed}"
-            how = f"{amount} iterations at {self.settings.finetune_lr:g} with {batches}"
-        stage = f"{super_net.digest}, {how}, {self.crops}, {self.device.type}"
+            how = f"{rung.amount} iterations at {self.settings.finetune_lr:g} with {batches}"
+        return f"{super_net.digest}, {how}, {self.crops}, {self.device.type}"
+
+    def _all(
+        self, log: MeasurementLog[Score], evaluator: _Evaluator, rung: Rung, progress: Progress
+    ) -> tuple[Score, ...]:
+        """Return the scores of all sub-nets on a rung."""
+        super_net = evaluator.super_net
+        stage = self._stage(super_net, rung)
         missing = [net for net in self.nets if log.get(stage, net.architecture) is None]
         if missing:
-            rung = Rung(way=way, amount=amount, keep=len(self.nets), cost_patches=0)
-            title = "shared weights" if way is Way.CROPS else f"fine-tuning {amount:,} iterations"
-            with progress(f"{super_net.plans}: {title}", len(missing)) as bar:
+            title = f"fine-tuning {rung.amount:,} iterations" if rung.way is Way.FINE_TUNING else "shared weights"
+            with progress(f"{super_net.plans}, {title}", len(missing)) as bar:
                 for net in missing:
                     score = evaluator.evaluate(rung, net)
                     log.add(stage, net.architecture, score)
