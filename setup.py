@@ -73,6 +73,7 @@ setup(
     entry_points={
         "console_scripts": [
             "hsnas_ablation = nnunet_hypersegnas.cli.ablation:main",
+            "hsnas_correlation = nnunet_hypersegnas.cli.correlation:main",
             "hsnas_crossval = nnunet_hypersegnas.cli.crossval:main",
             "hsnas_env = nnunet_hypersegnas.cli.env:main",
             "hsnas_calibrate = nnunet_hypersegnas.cli.calibrate:main",

@@ -24,8 +24,8 @@ INSTALLED_AS = {
 PIP_WHEEL = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
 
 COMMANDS = (
-    "ablation calibrate compare cost crossval demo env evaluate export man msd msd_submission search space status "
-    "transfer"
+    "ablation calibrate compare correlation cost crossval demo env evaluate export man msd msd_submission search space "
+    "status transfer"
 )
 
 

@@ -179,14 +179,11 @@ def _print_missing(entries: list[Entry], device: str) -> None:
 
 def _write(results: AblationResults, folder: AblationFolder) -> None:
     from nnunet_hypersegnas.atomic import write_text
-    from nnunet_hypersegnas.cli.tables import markdown_table
+    from nnunet_hypersegnas.cli.tables import headed_markdown
     from nnunet_hypersegnas.report.ablation_figure import AblationDrawing, plot_ablation
 
     results.write(folder)
-    lines = [f"# {_heading(results)}", ""]
-    for table in results.tables():
-        lines += [f"## {table.heading}", "", markdown_table(table.rows), "", *[f"- {note}" for note in table.notes], ""]
-    write_text(folder.tables, "\n".join(lines))
+    write_text(folder.tables, headed_markdown(_heading(results), results.tables()))
     drawing = AblationDrawing(memory_bytes=results.scores.memory_bytes.tolist(), dsc=results.figure_dsc())
     plot_ablation(drawing, folder.figure)
 
@@ -198,12 +195,9 @@ def _heading(results: AblationResults) -> str:
 
 
 def _print(results: AblationResults, folder: AblationFolder) -> None:
-    from nnunet_hypersegnas.cli.tables import format_table
+    from nnunet_hypersegnas.cli.tables import print_tables
 
-    print(f"\n{_heading(results)}")
-    for table in results.tables():
-        print(f"\n{table.heading}:\n{format_table(table.rows)}")
-        print("\n".join(table.notes))
+    print_tables(_heading(results), results.tables())
     print(f"\nWritten: {folder.json}, {folder.csv}, {folder.tables}, {folder.figure}")
 
 

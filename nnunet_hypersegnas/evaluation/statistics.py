@@ -31,7 +31,7 @@ def mean_intervals(values: np.ndarray, seed: int = 0) -> list[Interval]:
         seed: of the resampled cases.
     """
     means, resampled = _means(values, np.ones((1, len(values)))), _means(values, _resamples(len(values), seed))
-    low, high = _percentiles(resampled)
+    low, high = percentiles(resampled)
     return [Interval(float(m), float(a), float(b)) for m, a, b in zip(means[0], low, high, strict=True)]
 
 
@@ -80,7 +80,8 @@ def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.column_stack([means, np.nanmean(means, axis=1)])
 
 
-def _percentiles(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def percentiles(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the interval of each column; resamples that are NaN do not count."""
     outside = 100 * (1 - LEVEL) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

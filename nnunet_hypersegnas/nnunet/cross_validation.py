@@ -82,11 +82,12 @@ class CrossValidation:
         command += ["-c", dataset.configuration_name, "-tr", self.trainer, "--disable_ensembling"]
         return [*command, "-f", *map(str, folds)]
 
-    def train_command(self, fold: int | str) -> list[str]:
-        """Return nnU-Net's command that trains and validates a fold."""
+    def train_command(self, fold: int | str, *, probabilities: bool = True) -> list[str]:
+        """Return nnU-Net's command that trains and validates a fold, and keeps the validation's probabilities."""
         dataset = self.dataset
         command = ["nnUNetv2_train", dataset.name, dataset.configuration_name, str(fold)]
-        return [*command, "-tr", self.trainer, "-p", dataset.plans["plans_name"], "--npz"]
+        command += ["-tr", self.trainer, "-p", dataset.plans["plans_name"]]
+        return [*command, "--npz"] if probabilities else command
 
     def pairs(self, folds: Sequence[int]) -> list[Pair]:
         """Return the validation predictions of some folds, with the labels they are compared with.

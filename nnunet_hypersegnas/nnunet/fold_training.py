@@ -73,7 +73,12 @@ def _is_torn(checkpoint: Path) -> bool:
 
 
 def missing_jobs(
-    model: CrossValidation, folds: Sequence[int], device: str, pretrained_weights: Path | None
+    model: CrossValidation,
+    folds: Sequence[int],
+    device: str,
+    pretrained_weights: Path | None,
+    *,
+    probabilities: bool = True,
 ) -> list[FoldJob]:
     """Return the stock commands that complete some folds, those left away that are done.
 
@@ -82,6 +87,7 @@ def missing_jobs(
         folds: which.
         device: nnU-Net's -device.
         pretrained_weights: to start from, as nnU-Net's -pretrained_weights.
+        probabilities: whether the validation keeps them, for ensembles and postprocessing.
 
     Raises:
         ChangedPlansError: folds were trained with another network.
@@ -92,7 +98,8 @@ def missing_jobs(
         check_weights(pretrained_weights, folds)
     jobs = []
     for fold in folds:
-        command, state = [*model.train_command(fold), "-device", device], state_of(model, fold)
+        command = [*model.train_command(fold, probabilities=probabilities), "-device", device]
+        state = state_of(model, fold)
         if state is FoldState.NEW and pretrained_weights:
             command += ["-pretrained_weights", str(pretrained_weights)]
         if state is not FoldState.DONE:

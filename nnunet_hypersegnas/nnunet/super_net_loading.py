@@ -39,9 +39,10 @@ class TrainedSuperNet:
 def check_trained(dataset: PreprocessedDataset, path: Path) -> None:
     """Raise CheckpointError where there is no final checkpoint."""
     if not path.exists():
+        trainer = path.parent.parent.name.partition("__")[0]  # of nnU-Net's TRAINER__PLANS__CONFIGURATION/fold_N
         raise CheckpointError(
             f"no super-net at {path}; train it to its end with `nnUNetv2_train {dataset.name} "
-            f"{dataset.configuration_name} FOLD -tr HyperSegNASSupernetTrainer -p {dataset.plans['plans_name']}`"
+            f"{dataset.configuration_name} FOLD -tr {trainer} -p {dataset.plans['plans_name']}`"
         )
 
 

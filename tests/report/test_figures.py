@@ -4,6 +4,7 @@ import numpy as np
 
 from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.report.architecture_figure import ArchitectureDrawing, plot_architecture
+from nnunet_hypersegnas.report.correlation_figure import CorrelationDrawing, plot_correlation
 from nnunet_hypersegnas.report.man_figure import ManDrawing, plot_man
 from nnunet_hypersegnas.report.pareto_figure import ParetoDrawing, plot_pareto
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
@@ -81,3 +82,18 @@ def test_the_views_of_a_volume_are_those_with_most_labels(tmp_path):
     one_slice = ManDrawing(image=volume[:1], labels=0 * labels[:1], maps={"a": volume[:1]}, spacing_mm=(3.0, 1.0, 0.5))
     assert [(view.axis, view.index) for view in one_slice.views] == [(0, 0)]
     plot_man(one_slice, tmp_path / "slice.png")
+
+
+def test_networks_that_are_not_trained_are_not_drawn(tmp_path):
+    nan = float("nan")
+    drawing = CorrelationDrawing(
+        truth=[0.7, nan, 0.8],
+        windows=["5GB", "5GB", "7GB"],
+        panels={"shared": {"Plans": [0.1, 0.2, nan], "Others": [0.3, 0.4, 0.5]}, "memory": {"": [4e9, 5e9, 7e9]}},
+    )
+    assert drawing.points("shared", "Plans", "5GB") == ([0.1], [0.7])
+    assert drawing.points("shared", "Plans", "7GB") == ([], [])
+    assert drawing.points("memory", "", "7GB") == ([7e9], [0.8])
+    assert drawing.label("Others", "7GB") == "Others, 7GB" and drawing.label("", "7GB") == "7GB"
+    plot_correlation(drawing, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nnunet_hypersegnas
-from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.nnunet.ablation.entries import Entry
 from nnunet_hypersegnas.nnunet.ablation.errors import AblationError
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import SubNet
-from nnunet_hypersegnas.nnunet.dataset import read_json
+from nnunet_hypersegnas.nnunet.comparison_records import begin_or_go_on
 from nnunet_hypersegnas.search import MeasurementLog, Score
-
-FORMAT = 1  # of ablation.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,24 +71,7 @@ class AblationFolder:
         Raises:
             AblationError: the folder holds another one.
         """
-        now = json.loads(json.dumps(record.to_json()))
-        if not self.record_file.exists():
-            versions = {"format": FORMAT, "package_version": nnunet_hypersegnas.__version__}
-            write_json(self.record_file, {**versions, **now})
-            return
-        before = read_json(self.record_file)
-        changes = [
-            f"other sub-nets ({len(before.get(key) or [])} then, {len(now[key])} now)"
-            if key == "sub_nets"
-            else f"{key} {before.get(key)} then, {now[key]} now"
-            for key in now
-            if before.get(key) != now[key]
-        ]
-        if changes:
-            raise AblationError(
-                f"{self.path} holds an ablation with other arguments ({'; '.join(changes)}); choose another --output, "
-                "or delete that folder"
-            )
+        begin_or_go_on(self.record_file, record.to_json(), "an ablation", AblationError)
 
     def scores(self, entry: Entry) -> MeasurementLog[SubNetScore]:
         """Return the log of a super-net's scores, each in the file as soon as it is known."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,18 +24,8 @@ from nnunet_hypersegnas.evaluation.ablation import (
     summarize_variant,
 )
 from nnunet_hypersegnas.nnunet.ablation.folder import AblationFolder, AblationRecord
+from nnunet_hypersegnas.nnunet.result_tables import Table, csv_text, finite, number
 from nnunet_hypersegnas.nnunet.variants import KEEP_MAN, MAIN, NO_ANNEAL, PUBLISHED_SOURCE, VANILLA, Variant
-
-Rows = list[dict[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A heading, rows of text with the same keys, and notes below."""
-
-    heading: str
-    rows: Rows
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,10 +109,10 @@ class AblationResults:
         rows = []
         for summary in self.summaries:
             row = {"variant": self._title(summary.variant), "seeds": " ".join(map(str, summary.seeds))}
-            row |= {f"DSC {name}": _number(dsc) for name, dsc in summary.dsc_by_label.items()}
-            row |= {"DSC mean": _number(summary.dsc), "sd over seeds": _number(summary.sd_over_seeds)}
-            row |= {"s/volume": _number(summary.seconds_per_volume, 3)}
-            row |= {"s/iteration": _number(summary.seconds_per_iteration, 3)}
+            row |= {f"DSC {name}": number(dsc) for name, dsc in summary.dsc_by_label.items()}
+            row |= {"DSC mean": number(summary.dsc), "sd over seeds": number(summary.sd_over_seeds)}
+            row |= {"s/volume": number(summary.seconds_per_volume, 3)}
+            row |= {"s/iteration": number(summary.seconds_per_iteration, 3)}
             rows.append(row)
         notes = [
             "DSC with the super-net's shared weights, mean over the sub-nets: it ranks sub-nets, and is no network's "
@@ -152,10 +140,10 @@ class AblationResults:
         rows = [
             {
                 "variant": f"{variant.title} [published]",
-                "DSC pancreas": _number(variant.published.pancreas),
-                "DSC tumour": _number(variant.published.tumour),
-                "DSC mean": _number(variant.published.mean),
-                "s/volume": _number(variant.published.seconds_per_volume, 2),
+                "DSC pancreas": number(variant.published.pancreas),
+                "DSC tumour": number(variant.published.tumour),
+                "DSC mean": number(variant.published.mean),
+                "s/volume": number(variant.published.seconds_per_volume, 2),
             }
             for variant in self.variants
             if variant.published
@@ -171,7 +159,7 @@ class AblationResults:
                     "variant": self._title(found.variant),
                     "sub-nets": self._group(found.group),
                     "DSC difference": _interval(found),
-                    "p": _number(found.test.p, 2, ".2g"),
+                    "p": number(found.test.p, 2, ".2g"),
                     "by seed": " ".join(f"{seed}: {d:+.4f}" for seed, d in found.by_seed.items()),
                     "better": f"{found.better:.0%}",
                 }
@@ -218,15 +206,10 @@ class AblationResults:
     def write(self, folder: AblationFolder) -> None:
         """Write every number as JSON, and a row for each sub-net of each super-net as CSV."""
         write_json(folder.json, self.to_json())
-        rows = self._sub_net_rows()
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(folder.csv, text.getvalue())
+        write_text(folder.csv, csv_text(self._sub_net_rows()))
 
     def to_json(self) -> dict[str, Any]:
-        return _finite(
+        return finite(
             {
                 "record": self.record.to_json(),
                 "iterations": self.iterations,
@@ -262,23 +245,10 @@ class AblationResults:
         ]
 
 
-def _number(value: float, digits: int = 4, form: str | None = None) -> str:
-    return "-" if math.isnan(value) else format(value, form or f".{digits}f")
-
-
 def _interval(found: Difference) -> str:
     d = found.test.difference
     return "-" if math.isnan(d.mean) else f"{d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})"
 
 
 def _correlation(value: Correlation) -> str:
-    return f"{_number(value.kendall, 2)} / {_number(value.spearman, 2)}" if not math.isnan(value.kendall) else "-"
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON-able content with None in place of numbers that JSON has not."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return f"{number(value.kendall, 2)} / {number(value.spearman, 2)}" if not math.isnan(value.kendall) else "-"
