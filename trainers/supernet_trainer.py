@@ -34,11 +34,11 @@ from nnunet_hypersegnas.nnunet.variants import MAIN, Variant
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.space import (
     Architecture,
+    TrainingDraws,
     derive_seed,
     reference_architectures,
     rng_for,
     sample,
-    sample_all_edges,
     u_net,
 )
 from nnunet_hypersegnas.trainers.distributed import wrap
@@ -77,6 +77,14 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.settings = self.settings_of(self.configuration_manager.configuration)
         self.schedule = Schedule.from_settings(self.settings)
         self.space = self.settings.space(self.configuration_manager.configuration)
+        self.draws = TrainingDraws(
+            space=self.space,
+            seed=self.settings.seed,
+            iterations_per_epoch=self.settings.iterations_per_epoch,
+            warmup=self.schedule.warmup,
+            sampler=self.settings.sampler,
+            path_candidates=self.settings.path_candidates,
+        )
         self.references = reference_architectures(self.space, self.settings.seed)
         self.num_epochs = self.settings.epochs
         self.num_iterations_per_epoch = self.settings.iterations_per_epoch
@@ -167,11 +175,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     def architecture_of(self, iteration: int) -> Architecture:
         """Return the sub-net that is trained in a global iteration, by this process."""
-        epoch, step = divmod(iteration, self.num_iterations_per_epoch)
         rank = [self.local_rank] if self.settings.architecture_per_rank and self.local_rank else []
-        rng = rng_for(self.settings.seed, "training architecture", epoch, step, *rank)
-        draw = sample_all_edges if self.schedule.in_warmup(iteration) else sample
-        return draw(self.space, rng)
+        return self.draws.architecture(iteration, *rank)
 
     def on_train_epoch_start(self) -> None:
         self.iteration = self.current_epoch * self.num_iterations_per_epoch

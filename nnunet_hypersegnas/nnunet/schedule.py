@@ -58,9 +58,6 @@ class Schedule:
         """Number of iterations before annealing."""
         return self.iterations - self.annealing
 
-    def in_warmup(self, iteration: int) -> bool:
-        return iteration < self.warmup
-
     def is_sandwich(self, iteration: int) -> bool:
         """Whether the largest and the smallest network are trained beside the iteration's sub-net."""
         since = iteration - self.warmup + 1

@@ -11,14 +11,14 @@ from typing import Any
 from nnunet_hypersegnas.architectures import MAN_INPUTS, SCALAR_POSITIONS
 from nnunet_hypersegnas.cost import check_patch
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
+from nnunet_hypersegnas.space import SAMPLERS, SearchSpace, SearchSpaceError
 
 BLOCK = "hypersegnas"
 OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one starts from by default
 # In the environment of a training: 1 leaves out nnU-Net's validation after it, which takes long and scores one sub-net.
 NO_VALIDATION = "HSNAS_NO_VALIDATION"
 ANNEALINGS = ("linear", "none", "at once")
-CHOICES = {"man": MAN_INPUTS, "annealing": ANNEALINGS, "scalar_position": SCALAR_POSITIONS}
+CHOICES = {"man": MAN_INPUTS, "annealing": ANNEALINGS, "scalar_position": SCALAR_POSITIONS, "sampler": SAMPLERS}
 
 # Section 4: 160,000 iterations, then 20,000 of annealing; in nnU-Net's epochs of 250 iterations.
 PAPER_EPOCHS = 720
@@ -49,6 +49,8 @@ class SuperNetSettings:
             in every iteration, and in no prediction). Learning rates are the same for all three.
         man_lr: learning rate of MAN (a tenth of initial_lr; the network's own drives its sigmoids into a static mask).
         scalar_position: where MAN's scalars act: on an edge's "output", after its norm, or on its "input".
+        sampler: how an iteration's sub-net is drawn, one of `SAMPLERS`, see `TrainingDraws`.
+        path_candidates: of how many draws "important paths" takes the one with most convolutions.
         sandwich_every: after the warm-up, every so many iterations the largest network is trained on the labels, and
             the smallest and the iteration's sub-net on what the largest says (0: never; not in the paper).
         weight_decay: as nnU-Net.
@@ -74,6 +76,8 @@ class SuperNetSettings:
     annealing: str = ANNEALINGS[0]
     man_lr: float | None = None
     scalar_position: str = SCALAR_POSITIONS[0]
+    sampler: str = SAMPLERS[0]
+    path_candidates: int = 3
     sandwich_every: int = 0
     weight_decay: float = 3e-5
     seed: int = 0
@@ -123,7 +127,7 @@ class SuperNetSettings:
                 needed = "a trained model's TRAINER__PLANS"
             case "seed" | "sandwich_every":
                 ok, needed = whole and value >= 0, "a whole number, 0 or more"
-            case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every":
+            case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every" | "path_candidates":
                 ok, needed = whole and value > 0, "a positive whole number"
             case "warmup_epochs" | "weight_decay":
                 ok, needed = number and value >= 0, "a number, 0 or more"

@@ -35,6 +35,8 @@ def test_every_fault_of_the_block_is_named_at_once():
         ({"man": "architecture"}, "man is 'architecture', allowed are 'image and architecture', 'image', 'none'"),
         ({"scalar_position": "node"}, "scalar_position is 'node', allowed are 'output', 'input'"),
         ({"scalar_position": True}, "scalar_position is True, needed is one of 'output', 'input'"),
+        ({"sampler": "greedy"}, "sampler is 'greedy', allowed are 'uniform', 'strictly fair', 'important paths'"),
+        ({"path_candidates": 0}, "path_candidates is 0, needed is a positive whole number"),
         ({"sandwich_every": -1}, "sandwich_every is -1, needed is a whole number, 0 or more"),
         ({"sandwich_every": 1.5}, "sandwich_every is 1.5"),
         ({"annealing": 1}, "annealing is 1, needed is one of 'linear', 'none', 'at once'"),
@@ -70,7 +72,7 @@ def test_every_schedule_ends_at_lambda_one_with_a_learning_rate_left(epochs, blo
     assert schedule.annealing == pytest.approx(share * (last + 1), rel=0.01)
     assert schedule.lr_factor(last) > 0.04  # not zero just as MAN's influence ends
     assert schedule.lr_factor(schedule.main) > 10 * schedule.lr_factor(schedule.main - 1)  # it restarts
-    assert schedule.in_warmup(0) == bool(block)
+    assert bool(schedule.warmup) == bool(block)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +89,9 @@ def test_what_becomes_of_man_leaves_learning_rates_alone(block, during, after):
     sizes = {"epochs": 4, "iterations_per_epoch": 5, "annealing_epochs": 1, "warmup_epochs": 1}
     settings, usual = _settings(**sizes, **block), Schedule.from_settings(_settings(**sizes))
     schedule = Schedule.from_settings(settings)
-    assert settings.final_lambda == after
+    assert settings.final_lambda == after and schedule.warmup == usual.warmup
     for i in range(20):
-        assert schedule.lr_factor(i) == usual.lr_factor(i) and schedule.in_warmup(i) == usual.in_warmup(i)
+        assert schedule.lr_factor(i) == usual.lr_factor(i)
         assert schedule.annealing_lambda(i) == (usual.annealing_lambda(i) if during is None else during)
 
 

@@ -95,7 +95,7 @@ def test_three_gradients_by_hand(make_trainer, annealing):
 
 
 def test_a_continued_run_takes_the_same_sandwich_steps(make_trainer):
-    block = {**BLOCK, "sandwich_every": 2}
+    block = {**BLOCK, "sandwich_every": 2, "sampler": "strictly fair", "iterations_per_epoch": 3}
     whole = make_trainer(block)
     whole.run_training()
     path = Path(whole.output_folder) / "checkpoint_final.pth"
