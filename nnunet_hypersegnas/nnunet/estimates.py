@@ -86,6 +86,7 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
             man=settings.man,
             recompute=settings.recompute,
             scalar_position=settings.scalar_position,
+            fixed_scalar=settings.fixed_scalar,
         ).to(device)
         trainer.network = one_shot.train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnunet_hypersegnas.nnunet.settings import PAPER_ANNEALING_SHARE, SuperNetSettings
+from nnunet_hypersegnas.nnunet.recipes import PAPER_ANNEALING_SHARE
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 
 POLY_EXPONENT = 0.9  # nnU-Net's PolyLR
 ANNEALING_END = 0.1  # share of the annealing learning rate that is left at the end

@@ -79,10 +79,16 @@ def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
             f"{path} is not trained to the end (iteration {record.iteration} of {whole}); finish the training with --c"
         )
     configuration = dataset.configuration.configuration
-    if SuperNetSettings.from_configuration(configuration).space(configuration) != record.space:
+    settings = SuperNetSettings.from_configuration(configuration)
+    if settings.space(configuration) != record.space:
         raise CheckpointError(
             f"{path} was trained with search space {record.space.digest} ({record.space.to_json()}), but plans "
             f"{dataset.plans['plans_name']} now give another one; restore the plans or train a super-net anew"
+        )
+    if settings.relative_scalars != record.settings.relative_scalars:
+        raise CheckpointError(
+            f"{path} was trained with relative_scalars {record.settings.relative_scalars}, the plans now say "
+            f"{settings.relative_scalars}; restore the hypersegnas block of the plans"
         )
     if changes := data_changes(checkpoint["init_args"], configuration, dataset.dataset_json):
         raise CheckpointError(
@@ -96,6 +102,7 @@ def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         dataset.configuration.patch_size,
         man=record.settings.man if record.settings.final_lambda < 1 else "none",
         scalar_position=record.settings.scalar_position,
+        fixed_scalar=record.settings.fixed_scalar,
     )
     weights = checkpoint["network_weights"]
     if network.man is None:
