@@ -41,6 +41,7 @@ setup(
         "nnunetv2>=2.8,<2.9",
         "torch>=2.1.2",
         "batchgenerators>=0.25.1",
+        "batchgeneratorsv2>=0.3.2",
         "SimpleITK>=2.2.1",
         "numpy>=1.24",
         "acvl-utils>=0.2.6,<0.3",

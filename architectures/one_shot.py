@@ -27,6 +27,7 @@ class OneShotNetwork(nn.Module):
         recompute: whether each layer is run again for the backward pass, see `TopologyNetwork`.
         man: what MAN is told, one of `MAN_INPUTS`; with "none" there is no MAN, `man` is None, and lambda does nothing.
         scalar_position: where MAN's scalars act, one of `SCALAR_POSITIONS`.
+        fixed_scalar: what every edge is multiplied with, with MAN's scalars or without, see `TopologyNetwork`.
     """
 
     def __init__(
@@ -39,10 +40,16 @@ class OneShotNetwork(nn.Module):
         man: str = MAN_INPUTS[0],
         recompute: bool = False,
         scalar_position: str = SCALAR_POSITIONS[0],
+        fixed_scalar: float = 1.0,
     ) -> None:
         super().__init__()
         self.super_net = SuperNet(
-            space, input_channels, num_classes, recompute=recompute, scalar_position=scalar_position
+            space,
+            input_channels,
+            num_classes,
+            recompute=recompute,
+            scalar_position=scalar_position,
+            fixed_scalar=fixed_scalar,
         )
         # After the super-net, so that its weights at start do not depend on MAN.
         self.man = (

@@ -64,14 +64,14 @@ class Scaled(NamedTuple):
     and keep for the backward pass, another map.
 
     Attributes:
-        factor: shape (B, C, 1, ...), or None for 1.
+        factor: shape (B, C, 1, ...), or (1, C, 1, ...) for all samples, or None for 1.
     """
 
     map: Tensor
     factor: Tensor | None = None
 
     def times(self, scale_bc: Tensor | None) -> Scaled:
-        """Return it times MAN's scalars, shape (B, C)."""
+        """Return it times MAN's scalars, shape (B, C), or (1, C) for all samples."""
         if scale_bc is None:
             return self
         factor = _over(self.map, scale_bc.to(self.map.dtype))
@@ -193,7 +193,7 @@ class ScaledInstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, scale_bc: Tensor | None = None) -> Tensor:
-        """Normalise x, shape (B, C, ...); `scale_bc` has shape (B, C)."""
+        """Normalise x, shape (B, C, ...); `scale_bc` has shape (B, C), or (1, C) for all samples."""
         # Small convolutions of one sample return the default format, and with a gradient in the other format torch's
         # own norm is wrong in its backward pass.
         x = in_fast_layout(x)
@@ -203,8 +203,10 @@ class ScaledInstanceNorm(nn.Module):
             return _ChannelsLastNorm.apply(x, scale, shift, self.eps)
         if scale_bc is None:
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-        # One sample of B * C channels is the same norm, with an affine for every sample.
         scale = scale_bc.to(self.weight.dtype)
+        if len(scale) == 1:
+            return F.instance_norm(x, weight=scale[0] * self.weight, bias=scale[0] * self.bias, eps=self.eps)
+        # One sample of B * C channels is the same norm, with an affine for every sample.
         flat = x.reshape(1, -1, *x.shape[2:])
         normed = F.instance_norm(
             flat, weight=(scale * self.weight).flatten(), bias=(scale * self.bias).flatten(), eps=self.eps

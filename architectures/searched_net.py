@@ -23,6 +23,7 @@ class SearchedNet(TopologyNetwork):
         space: `SearchSpace.to_json()`.
         architecture: `Architecture.to_json()`.
         strides: `deep_supervision_strides()` of the two; nnU-Net reads it from the plans.
+        fixed_scalar: what every edge is multiplied with, where that is not 1: as in the super-net it comes from.
         recompute: train with less memory and more time, see `TopologyNetwork`; by hand, in the plans' arch_kwargs.
 
     Raises:
@@ -39,6 +40,7 @@ class SearchedNet(TopologyNetwork):
         architecture: Mapping[str, Any],
         strides: Sequence[Sequence[int]],
         recompute: bool = False,
+        fixed_scalar: float = 1.0,
     ) -> None:
         search_space, searched = SearchSpace.from_json(space), Architecture.from_json(architecture)
         searched.check_fits(search_space)
@@ -55,6 +57,7 @@ class SearchedNet(TopologyNetwork):
             operations=[(layer, edge, operation) for layer, _, edge, operation in searched.active()],
             coarsest_output=max(searched.outputs),
             recompute=recompute,
+            fixed_scalar=fixed_scalar,
         )
         self.architecture = searched
         self._route = Route.of(search_space, searched)
@@ -73,24 +76,30 @@ class SearchedNet(TopologyNetwork):
         return logits if len(logits) > 1 else logits * 2
 
 
-def searched_net_kwargs(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+def searched_net_kwargs(space: SearchSpace, architecture: Architecture, fixed_scalar: float = 1.0) -> dict[str, Any]:
     """Return the JSON-able arguments, beyond nnU-Net's own, from which `SearchedNet` is built."""
-    return {
+    kwargs: dict[str, Any] = {
         "space": space.to_json(),
         "architecture": architecture.to_json(),
         "strides": deep_supervision_strides(space, architecture),
     }
+    return kwargs if fixed_scalar == 1 else {**kwargs, "fixed_scalar": fixed_scalar}
 
 
 def inherit_weights(super_net: SuperNet, searched_net: SearchedNet) -> None:
     """Copy the super-net's weights of the searched architecture, after which both give the same output.
 
     Raises:
-        ArchitectureError: the searched network comes from another search space.
+        ArchitectureError: the searched network comes from another search space, or scales its edges otherwise.
     """
     if super_net.space != searched_net.space:
         raise ArchitectureError(
             f"the super-net has search space {super_net.space.digest}, the searched network {searched_net.space.digest}"
+        )
+    if super_net.fixed_scalar != searched_net.fixed_scalar:
+        raise ArchitectureError(
+            f"the super-net's edges are multiplied with {super_net.fixed_scalar:g}, the searched network's with "
+            f"{searched_net.fixed_scalar:g}"
         )
     shared = super_net.state_dict()
     searched_net.load_state_dict({key: shared[key] for key in searched_net.state_dict()})

@@ -19,6 +19,7 @@ class SuperNet(TopologyNetwork):
         *,
         recompute: bool = False,
         scalar_position: str = SCALAR_POSITIONS[0],
+        fixed_scalar: float = 1.0,
     ) -> None:
         super().__init__(
             space,
@@ -29,6 +30,7 @@ class SuperNet(TopologyNetwork):
             coarsest_output=space.n_scales - 1,
             recompute=recompute,
             scalar_position=scalar_position,
+            fixed_scalar=fixed_scalar,
         )
 
     def forward(

@@ -124,6 +124,7 @@ class TopologyNetwork(nn.Module):
 
     Attributes:
         scalar_position: where MAN's scalars act, one of `SCALAR_POSITIONS`; without MAN it makes no difference.
+        fixed_scalar: what every edge is multiplied with besides, of MAN's scalars or without; the paper's is 0.5.
         recompute: keep the nodes between layers alone for the backward pass, which then runs each layer anew: less
             memory for more time (docs/performance.md). Gradients are the same.
     """
@@ -139,9 +140,11 @@ class TopologyNetwork(nn.Module):
         coarsest_output: int,
         recompute: bool = False,
         scalar_position: str = SCALAR_POSITIONS[0],
+        fixed_scalar: float = 1.0,
     ) -> None:
         super().__init__()
         self.space = space
+        self.fixed_scalar = fixed_scalar
         self.scalar_position = scalar_position
         self.recompute = recompute
         self.stems = nn.ModuleDict(
@@ -207,7 +210,7 @@ class TopologyNetwork(nn.Module):
         arriving: dict[int, list[Scaled]] = {}
         for step in steps:
             node = nodes[step.source]
-            scale_bc = None if modulation is None else modulation[layer, step.column]
+            scale_bc = self._scalars(layer, step, node, modulation)
             if step.is_identity:
                 term = node.times(scale_bc)
             elif step.is_convolution:
@@ -219,6 +222,15 @@ class TopologyNetwork(nn.Module):
             arriving.setdefault(step.target, []).append(term)
         # Popped, so that terms which nothing keeps are gone before the next sum needs room.
         return {scale: sum_normalised(arriving.pop(scale)) for scale in sorted(arriving)}
+
+    def _scalars(self, layer: int, step: Step, node: Scaled, modulation: Modulation | None) -> Tensor | None:
+        """Return what an edge is scaled by, shape (B, channels), or (1, channels) for all samples."""
+        of_man = None if modulation is None else modulation[layer, step.column]
+        if self.fixed_scalar == 1:
+            return of_man
+        if of_man is None:
+            return node.map.new_full((1, self.space.channels[step.target]), self.fixed_scalar)
+        return self.fixed_scalar * of_man
 
     def _edge_term(self, layer: int, step: Step, taken: Scaled, scale_bc: Tensor | None) -> Scaled:
         """Run a convolution or a skip between scales on its node, which convolutions take activated."""

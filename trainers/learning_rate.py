@@ -7,7 +7,7 @@ from nnunet_hypersegnas.trainers.optimizers import JointOptimizer
 
 
 class ScheduledLearningRate:
-    """Follows `Schedule.lr_factor` from each group's own `base_lr`.
+    """Follows the schedule's factors for super-net and MAN from each group's own `base_lr`.
 
     nnU-Net's PolyLRScheduler would write the network's rate into MAN's group as well.
     """
@@ -20,6 +20,7 @@ class ScheduledLearningRate:
         self.step_iteration(epoch * self.iterations_per_epoch)
 
     def step_iteration(self, iteration: int) -> None:
-        factor = self.schedule.lr_factor(iteration)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        factors = {"super_net": self.schedule.lr_factor(iteration), "man": self.schedule.man_lr_factor(iteration)}
+        for name, optimizer in self.optimizer.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factors[name]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -18,8 +19,9 @@ from torch import nn
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics
 from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
+from nnunet_hypersegnas.nnunet.recipes import departures_of_plans
 from nnunet_hypersegnas.nnunet.schedule import Schedule
-from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
+from nnunet_hypersegnas.nnunet.seeded_batches import ForgetfulTransforms, SeededBatches
 from nnunet_hypersegnas.nnunet.settings import NO_VALIDATION, SuperNetSettings
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
@@ -34,13 +36,14 @@ from nnunet_hypersegnas.nnunet.variants import MAIN, Variant
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.space import (
     Architecture,
+    TrainingDraws,
     derive_seed,
     reference_architectures,
     rng_for,
     sample,
-    sample_all_edges,
     u_net,
 )
+from nnunet_hypersegnas.trainers.augmentation import rotation_and_flip
 from nnunet_hypersegnas.trainers.distributed import wrap
 from nnunet_hypersegnas.trainers.learning_rate import ScheduledLearningRate
 from nnunet_hypersegnas.trainers.optimizers import JointOptimizer
@@ -77,7 +80,18 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.settings = self.settings_of(self.configuration_manager.configuration)
         self.schedule = Schedule.from_settings(self.settings)
         self.space = self.settings.space(self.configuration_manager.configuration)
+        self.draws = TrainingDraws(
+            space=self.space,
+            seed=self.settings.seed,
+            iterations_per_epoch=self.settings.iterations_per_epoch,
+            warmup=self.schedule.warmup,
+            sampler=self.settings.sampler,
+            path_candidates=self.settings.path_candidates,
+        )
         self.references = reference_architectures(self.space, self.settings.seed)
+        self.enable_deep_supervision = self.settings.deep_supervision
+        if self.settings.oversample_foreground is not None:
+            self.oversample_foreground_percent = self.settings.oversample_foreground
         self.num_epochs = self.settings.epochs
         self.num_iterations_per_epoch = self.settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = 1  # a "batch" of it is all cached patches, see get_dataloaders
@@ -117,6 +131,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             man=settings.man,
             recompute=settings.recompute,
             scalar_position=settings.scalar_position,
+            fixed_scalar=settings.fixed_scalar,
         )
         network.take(u_net(space), settings.final_lambda)  # for whoever predicts without choosing a sub-net
         return network
@@ -157,24 +172,25 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             f"{list(self.space.channels)} at strides {[list(s) for s in self.space.cumulative_strides]}; "
             f"{self.schedule.iterations} iterations, {self._course_of_man()}"
         )
+        if self.settings.recipe == "paper" and (
+            departures := departures_of_plans(self.configuration_manager.configuration)
+        ):
+            self.print_to_log_file(f"Recipe 'paper', but these plans have {'; '.join(departures)}")
 
     def _course_of_man(self) -> str:
         if not self.settings.has_man:
             return "no MAN"
         told = "" if self.settings.man == "image and architecture" else f" (told the {self.settings.man} alone)"
         return {
-            "linear": f"MAN{told} annealed over the last {self.schedule.annealing}",
+            "linear": f"MAN{told} annealed over {self.settings.annealing_share:g} of the last {self.schedule.annealing}",
             "none": f"MAN{told} in all of them, and in predictions",
             "at once": f"MAN{told} in all of them, and in no prediction",
         }[self.settings.annealing]
 
     def architecture_of(self, iteration: int) -> Architecture:
         """Return the sub-net that is trained in a global iteration, by this process."""
-        epoch, step = divmod(iteration, self.num_iterations_per_epoch)
         rank = [self.local_rank] if self.settings.architecture_per_rank and self.local_rank else []
-        rng = rng_for(self.settings.seed, "training architecture", epoch, step, *rank)
-        draw = sample_all_edges if self.schedule.in_warmup(iteration) else sample
-        return draw(self.space, rng)
+        return self.draws.architecture(iteration, *rank)
 
     def on_train_epoch_start(self) -> None:
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
@@ -204,6 +220,11 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         return self.schedule.annealing_lambda(self.iteration - 1)
 
     # -- validation: fixed sub-nets on fixed patches -----------------------------------------------------------------
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> ForgetfulTransforms:
+        if self.settings.augmentation == "nnunet":
+            return super().get_training_transforms(*args, **kwargs)
+        return ForgetfulTransforms(rotation_and_flip(nnUNetTrainer.get_training_transforms(*args, **kwargs)))
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         training, validation = super().get_dataloaders()

@@ -31,6 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--scales", type=positive_int, metavar="N", help="number of scales, of channels doubled from 32"
     )
     parser.add_argument(
+        "--recipe",
+        choices=("paper",),
+        help="the paper's experiment in place of what the plans say: 1 mm, patch 96, batch 8, and the settings of its "
+        "training; the cases have to be preprocessed anew, see docs/how-to/training.md",
+    )
+    parser.add_argument(
         "--previous-stage",
         metavar="TRAINER__PLANS",
         help="trained model whose predictions a cascade's second stage takes [nnUNetTrainer__PLANS, those of -p]",
@@ -57,9 +63,12 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.nnunet.cascade import CascadeError
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.plans import PlansError, check_plans_name
+    from nnunet_hypersegnas.nnunet.recipes import paper_plans
     from nnunet_hypersegnas.nnunet.space_description import SpaceDescription, changed_settings, plans_with_settings
 
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration, preprocessed=False)
+    if args.recipe:
+        dataset = replace(dataset, plans=paper_plans(dataset.plans, args.configuration, args.write or args.p))
     settings = changed_settings(dataset, layers=args.layers, channels=args.channels, scales=args.scales)
     if dataset.first_stage:  # by name, since the written plans have another one
         settings = replace(settings, previous_stage=args.previous_stage or dataset.first_stage.model)
@@ -91,6 +100,12 @@ def run(args: argparse.Namespace) -> None:
     if args.write:
         write_json(path, plans_with_settings(dataset.plans, args.configuration, args.write, settings, space))
         print(f"\nWritten: {path}")
+        if args.recipe:
+            number = int(dataset.name.removeprefix("Dataset")[:3])
+            print(
+                f"  preprocess at 1 mm, first: nnUNetv2_preprocess -d {number} -plans_name {args.write} "
+                f"-c {args.configuration}"
+            )
         print(
             f"  train: nnUNetv2_train {args.dataset} {args.configuration} FOLD -tr HyperSegNASSupernetTrainer "
             f"-p {args.write}"

@@ -27,7 +27,7 @@ from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.sliding_window import STEP
 from nnunet_hypersegnas.nnunet.validation_crops import MAX_SIDE_MM
 from nnunet_hypersegnas.search import BudgetSampler, SearchSettings, rungs_of
-from nnunet_hypersegnas.space import Architecture, largest, rng_for, sample, to_architectures
+from nnunet_hypersegnas.space import Architecture, largest, rng_for, sample, smallest, to_architectures
 
 PROBE_S = 60.0  # at most so much for each thing that is timed, but one round
 ROUNDS = 3
@@ -86,6 +86,7 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
             man=settings.man,
             recompute=settings.recompute,
             scalar_position=settings.scalar_position,
+            fixed_scalar=settings.fixed_scalar,
         ).to(device)
         trainer.network = one_shot.train()
         trainer.optimizer = sgd(trainer, trainer.initial_lr)
@@ -100,6 +101,9 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
 
         rng = rng_for(0, "probe")
         super_net_step_s = _seconds([step(sample(space, rng)) for _ in range(ARCHITECTURES)])
+        if settings.sandwich_every:
+            beside = sum(_seconds([step(one)]) for one in (largest(space), smallest(space)))
+            super_net_step_s += beside / settings.sandwich_every
     return Probe(
         super_net_step_s=super_net_step_s,
         network_step_s=network_step_s,

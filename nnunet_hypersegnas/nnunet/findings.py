@@ -16,6 +16,7 @@ from nnunet_hypersegnas.nnunet.device_measuring import Measuring
 from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.nnunet.plans import PROVENANCE, PlansError, searched_plans
 from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder, RunRecord
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.search import Candidate, Contest, Distribution, Rung, pareto_front, winner
 from nnunet_hypersegnas.space import SearchSpace
 
@@ -160,6 +161,7 @@ class Findings:
             self.space,
             network.architecture,
             provenance,
+            SuperNetSettings.from_configuration(self.dataset.configuration.configuration).fixed_scalar,
         )
         plans[PROVENANCE][CONTENT] = digest(plans)
         if self.dataset.first_stage:

@@ -41,6 +41,7 @@ def searched_plans(
     space: SearchSpace,
     architecture: Architecture,
     provenance: Mapping[str, Any],
+    fixed_scalar: float = 1.0,
 ) -> dict[str, Any]:
     """Return plans whose configuration trains the searched network; all else, so the preprocessed data, stays.
 
@@ -53,6 +54,7 @@ def searched_plans(
         space: the super-net's search space.
         architecture: the network that was found.
         provenance: how it was found; kept in the plans, where nnU-Net does not look.
+        fixed_scalar: what the super-net's edges are multiplied with.
     """
     result = deepcopy(dict(plans))
     result["plans_name"] = plans_name
@@ -63,7 +65,7 @@ def searched_plans(
             heir.setdefault("architecture", deepcopy(before))
     result["configurations"][configuration]["architecture"] = {
         "network_class_name": NETWORK_CLASS,
-        "arch_kwargs": searched_net_kwargs(space, architecture),
+        "arch_kwargs": searched_net_kwargs(space, architecture, fixed_scalar),
         "_kw_requires_import": [],
     }
     return result

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnunet_hypersegnas.nnunet.settings import PAPER_ANNEALING_SHARE, SuperNetSettings
+from nnunet_hypersegnas.nnunet.recipes import PAPER_ANNEALING_SHARE
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 
 POLY_EXPONENT = 0.9  # nnU-Net's PolyLR
 ANNEALING_END = 0.1  # share of the annealing learning rate that is left at the end
@@ -18,7 +19,8 @@ class Schedule:
 
     Attributes:
         iterations: all iterations.
-        annealing: how many of the last iterations anneal MAN away.
+        annealing: how many of the last iterations anneal MAN away, and let the network settle without it.
+        annealing_share: the share of them after which MAN is gone.
         warmup: how many of the first iterations run with every edge active.
         restart: the learning rate that annealing starts from, relative to the initial one.
         sandwich_every: after the warm-up, every so many iterations are a sandwich step; 0 for none.
@@ -28,6 +30,7 @@ class Schedule:
     iterations: int
     annealing: int
     warmup: int = 0
+    annealing_share: float = 1.0
     restart: float = 0.5
     sandwich_every: int = 0
     constant_lambda: float | None = None
@@ -48,6 +51,7 @@ class Schedule:
             constant_lambda=constant_lambda,
             iterations=iterations,
             annealing=max(1, annealing),  # however short the run, its last step is without MAN
+            annealing_share=settings.annealing_share,
             warmup=round(settings.warmup_epochs * settings.iterations_per_epoch),
             sandwich_every=settings.sandwich_every,
             restart=0.5 if settings.annealing_lr is None else settings.annealing_lr / settings.base_lr,
@@ -58,24 +62,21 @@ class Schedule:
         """Number of iterations before annealing."""
         return self.iterations - self.annealing
 
-    def in_warmup(self, iteration: int) -> bool:
-        return iteration < self.warmup
-
     def is_sandwich(self, iteration: int) -> bool:
         """Whether the largest and the smallest network are trained beside the iteration's sub-net."""
         since = iteration - self.warmup + 1
         return self.sandwich_every > 0 and since > 0 and since % self.sandwich_every == 0
 
     def annealing_lambda(self, iteration: int) -> float:
-        """Return lambda of Eq. 5: 0 until annealing starts, then linear, 1 in the last iteration and ever after.
+        """Return lambda of Eq. 5: 0 until annealing starts, then linear to 1, at its share or in the last iteration.
 
         In the warm-up it is 1, too: all iterations have one architecture there, and MAN would learn a static mask.
         """
-        if self.in_warmup(iteration):
+        if iteration < self.warmup:
             return 1.0
         if self.constant_lambda is not None:
             return self.constant_lambda
-        return min(1.0, max(0.0, (iteration - self.main + 1) / self.annealing))
+        return min(1.0, max(0.0, (iteration - self.main + 1) / (self.annealing_share * self.annealing)))
 
     def lr_factor(self, iteration: int) -> float:
         """Return the learning rate relative to its initial value.
@@ -87,3 +88,11 @@ class Schedule:
             return (1 - iteration / self.main) ** POLY_EXPONENT
         progress = min(1.0, (iteration - self.main) / self.annealing)
         return self.restart * (ANNEALING_END + (1 - ANNEALING_END) * (1 - progress) ** POLY_EXPONENT)
+
+    def man_lr_factor(self, iteration: int) -> float:
+        """Return MAN's learning rate relative to its initial value; it goes as MAN's influence does.
+
+        AdamW's steps are as long for the small gradients of a MAN that is nearly gone as for large ones: at the
+        network's rate, what MAN knows of architectures is lost while the network still uses it.
+        """
+        return self.lr_factor(iteration) * (1 - self.annealing_lambda(iteration))

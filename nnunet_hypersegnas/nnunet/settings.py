@@ -11,19 +11,23 @@ from typing import Any
 from nnunet_hypersegnas.architectures import MAN_INPUTS, SCALAR_POSITIONS
 from nnunet_hypersegnas.cost import check_patch
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
+from nnunet_hypersegnas.nnunet.recipes import AUGMENTATIONS, BLOCK, PAPER_ANNEALING_SHARE, PAPER_EPOCHS, RECIPES
+from nnunet_hypersegnas.space import SAMPLERS, SearchSpace, SearchSpaceError
 
-BLOCK = "hypersegnas"
 OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one starts from by default
 MAN_LR = 0.001  # at the network's own, MAN's sigmoids become a static mask, or saturate
 # In the environment of a training: 1 leaves out nnU-Net's validation after it, which takes long and scores one sub-net.
 NO_VALIDATION = "HSNAS_NO_VALIDATION"
 ANNEALINGS = ("linear", "none", "at once")
-CHOICES = {"man": MAN_INPUTS, "annealing": ANNEALINGS, "scalar_position": SCALAR_POSITIONS}
-
-# Section 4: 160,000 iterations, then 20,000 of annealing; in nnU-Net's epochs of 250 iterations.
-PAPER_EPOCHS = 720
-PAPER_ANNEALING_SHARE = 20_000 / 180_000
+CHOICES = {
+    "man": MAN_INPUTS,
+    "annealing": ANNEALINGS,
+    "scalar_position": SCALAR_POSITIONS,
+    "sampler": SAMPLERS,
+    "augmentation": AUGMENTATIONS,
+    "recipe": tuple(RECIPES),
+}
+PAPER_FIXED_SCALAR = 0.5  # omega_fixed of Eq. 5
 
 
 class SettingsError(HyperSegNASError):
@@ -35,11 +39,13 @@ class SuperNetSettings:
     """How a super-net is built and trained.
 
     Attributes:
+        recipe: whose values stand in for settings that the block does not name, see `RECIPES`.
         layers: number of layers of the search space, L.
         channels: feature channels of each scale, finest first; doubled from 32 where not given.
         scales: number of scales; by default the rule of `SearchSpace.from_stages`.
         epochs: all epochs, annealing included (720).
         annealing_epochs: how many of the last epochs anneal MAN away (a ninth of all; fractions are allowed).
+        annealing_share: the share of these after which MAN is gone; in the rest the super-net settles without it.
         warmup_epochs: how many of the first epochs train with every edge active (0; not in the paper).
         iterations_per_epoch: nnU-Net's 250.
         optimizer: "SGD" (Nesterov momentum 0.99, as nnU-Net) or "AdamW".
@@ -51,8 +57,15 @@ class SuperNetSettings:
         man_optimizer: MAN's own, "AdamW" or "SGD" (by default AdamW: gradients of scalars are too small for SGD).
         man_lr: learning rate of MAN (0.001; at the network's its sigmoids become a static mask, or saturate).
         scalar_position: where MAN's scalars act: on an edge's "output", after its norm, or on its "input".
+        sampler: how an iteration's sub-net is drawn, one of `SAMPLERS`, see `TrainingDraws`.
+        path_candidates: of how many draws "important paths" takes the one with most convolutions.
         sandwich_every: after the warm-up, every so many iterations the largest network is trained on the labels, and
             the smallest and the iteration's sub-net on what the largest says (0: never; not in the paper).
+        relative_scalars: MAN's scalars are relative to the paper's fixed 0.5; else every edge is multiplied with 0.5
+            where MAN is gone, in what is searched as well.
+        augmentation: nnU-Net's, or of it "rotation and flip" alone.
+        oversample_foreground: share of the patches that is centred on a label (nnU-Net's 0.33).
+        deep_supervision: as nnU-Net, or the loss of the full resolution alone.
         weight_decay: as nnU-Net.
         seed: seed of everything that super-net training draws itself.
         save_every: write checkpoint_latest every so many epochs (nnU-Net's 50).
@@ -62,11 +75,13 @@ class SuperNetSettings:
             (nnUNetTrainer and the plans at hand).
     """
 
+    recipe: str = "nnunet"
     layers: int = 12
     channels: tuple[int, ...] | None = None
     scales: int | None = None
     epochs: int = PAPER_EPOCHS
     annealing_epochs: float | None = None
+    annealing_share: float = 0.5
     warmup_epochs: float = 0.0
     iterations_per_epoch: int = 250
     optimizer: str = "SGD"
@@ -77,7 +92,13 @@ class SuperNetSettings:
     man_optimizer: str = "AdamW"
     man_lr: float | None = None
     scalar_position: str = SCALAR_POSITIONS[0]
+    sampler: str = SAMPLERS[0]
+    path_candidates: int = 3
     sandwich_every: int = 0
+    relative_scalars: bool = True
+    augmentation: str = AUGMENTATIONS[0]
+    oversample_foreground: float | None = None
+    deep_supervision: bool = True
     weight_decay: float = 3e-5
     seed: int = 0
     save_every: int = 50
@@ -96,6 +117,10 @@ class SuperNetSettings:
                     faults.append(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, allowed))}")
             if self.scales is not None and self.channels is not None and self.scales != len(self.channels):
                 faults.append(f"scales is {self.scales}, but channels names {len(self.channels)} scales")
+            if not self.relative_scalars and self.scalar_position == "input":
+                faults.append(
+                    "relative_scalars is false, but scalar_position is 'input', where norms cancel a fixed scalar"
+                )
             annealing = self.epochs * PAPER_ANNEALING_SHARE if self.annealing_epochs is None else self.annealing_epochs
             if annealing + self.warmup_epochs > self.epochs:
                 faults.append(
@@ -120,17 +145,21 @@ class SuperNetSettings:
                 ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
             case name if name in CHOICES:
                 ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, CHOICES[name]))}"
-            case "architecture_per_rank" | "recompute":
+            case "architecture_per_rank" | "recompute" | "relative_scalars" | "deep_supervision":
                 ok, needed = isinstance(value, bool), "true or false"
             case "previous_stage":
                 ok = isinstance(value, str) and bool(re.fullmatch(r"\w+?__(?!.*__)[\w.-]+", value))
                 needed = "a trained model's TRAINER__PLANS"
             case "seed" | "sandwich_every":
                 ok, needed = whole and value >= 0, "a whole number, 0 or more"
-            case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every":
+            case "layers" | "scales" | "epochs" | "iterations_per_epoch" | "save_every" | "path_candidates":
                 ok, needed = whole and value > 0, "a positive whole number"
             case "warmup_epochs" | "weight_decay":
                 ok, needed = number and value >= 0, "a number, 0 or more"
+            case "annealing_share":
+                ok, needed = number and 0 < value <= 1, "a number above 0, at most 1"
+            case "oversample_foreground":
+                ok, needed = number and 0 <= value <= 1, "a number from 0 to 1"
             case _:
                 ok, needed = number and value > 0, "a positive number"
         return None if ok else f"{field.name} is {value!r}, needed is {needed}"
@@ -148,7 +177,8 @@ class SuperNetSettings:
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(block) - set(known)):
             raise SettingsError(f"the {BLOCK!r} block of the plans has unknown keys {unknown}; known are {known}")
-        values = dict(block)
+        recipe = block.get("recipe")
+        values = {**(RECIPES.get(recipe, {}) if isinstance(recipe, str) else {}), **block}
         if isinstance(values.get("channels"), list):
             values["channels"] = tuple(values["channels"])
         return cls(**values)
@@ -173,6 +203,11 @@ class SuperNetSettings:
     @property
     def man_base_lr(self) -> float:
         return MAN_LR if self.man_lr is None else self.man_lr
+
+    @property
+    def fixed_scalar(self) -> float:
+        """What every edge is multiplied with where MAN is gone."""
+        return 1.0 if self.relative_scalars else PAPER_FIXED_SCALAR
 
     @property
     def has_man(self) -> bool:

@@ -42,8 +42,8 @@ class SpaceTrainer(nnUNetTrainer):
             self.first_stage.check([*training.identifiers, *validation.identifiers])
         return training, validation
 
-    @staticmethod
-    def get_training_transforms(*args: Any, **kwargs: Any) -> ForgetfulTransforms:
+    # nnU-Net's is static, and called through an instance.
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> ForgetfulTransforms:
         """As nnU-Net's, so that each batch follows from its seed."""
         return ForgetfulTransforms(nnUNetTrainer.get_training_transforms(*args, **kwargs))
 

@@ -105,7 +105,7 @@ class SubNetEvaluator:
         network = SearchedNet(
             self.dataset.input_channels,
             self.dataset.label_manager.num_segmentation_heads,
-            **searched_net_kwargs(self.space, architecture),
+            **searched_net_kwargs(self.space, architecture, self.network.super_net.fixed_scalar),
         ).to(self.device)
         inherit_weights(self.network.super_net, network)
         return network

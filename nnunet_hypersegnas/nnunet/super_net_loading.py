@@ -107,10 +107,16 @@ def _load(
     dataset: PreprocessedDataset, path: Path, checkpoint: Mapping[str, Any], record: SuperNetRecord, *, man: str
 ) -> TrainedSuperNet:
     configuration = dataset.configuration.configuration
-    if SuperNetSettings.from_configuration(configuration).space(configuration) != record.space:
+    settings = SuperNetSettings.from_configuration(configuration)
+    if settings.space(configuration) != record.space:
         raise CheckpointError(
             f"{path} was trained with search space {record.space.digest} ({record.space.to_json()}), but plans "
             f"{dataset.plans['plans_name']} now give another one; restore the plans or train a super-net anew"
+        )
+    if settings.relative_scalars != record.settings.relative_scalars:
+        raise CheckpointError(
+            f"{path} was trained with relative_scalars {record.settings.relative_scalars}, the plans now say "
+            f"{settings.relative_scalars}; restore the hypersegnas block of the plans"
         )
     if changes := data_changes(checkpoint["init_args"], configuration, dataset.dataset_json):
         raise CheckpointError(
@@ -124,6 +130,7 @@ def _load(
         dataset.configuration.patch_size,
         man=man,
         scalar_position=record.settings.scalar_position,
+        fixed_scalar=record.settings.fixed_scalar,
     )
     weights = checkpoint["network_weights"]
     if network.man is None:

@@ -105,7 +105,8 @@ class SuperNetRecord:
                 f"now give {space.digest} ({space.to_json()}); restore the plans or train anew without --c"
             )
         mine, theirs = self.settings.to_json(), settings.to_json()
-        free = {"save_every", "recompute"}  # they change nothing in what is trained
+        # They change nothing in what is trained, and what a recipe says stands in the other settings.
+        free = {"save_every", "recompute", "recipe"}
         if changed := sorted(key for key in mine if key not in free and mine[key] != theirs[key]):
             difference = ", ".join(f"{key} {mine[key]} -> {theirs[key]}" for key in changed)
             raise CheckpointError(

@@ -21,15 +21,18 @@ from nnunet_hypersegnas.space.reference import (
 from nnunet_hypersegnas.space.sampling import sample, sample_all_edges
 from nnunet_hypersegnas.space.search_space import Edge, SearchSpace, SearchSpaceError
 from nnunet_hypersegnas.space.seeding import derive_seed, rng_for
+from nnunet_hypersegnas.space.training_draws import SAMPLERS, TrainingDraws
 
 __all__ = [
     "OFF",
+    "SAMPLERS",
     "Architecture",
     "ArchitectureError",
     "Edge",
     "Operation",
     "SearchSpace",
     "SearchSpaceError",
+    "TrainingDraws",
     "architecture_from_dints",
     "canonical",
     "count_architectures",

@@ -1,12 +1,14 @@
 """`hsnas_space` on the demo's data set, and on one that is planned and no more."""
 
 import json
+import shutil
 
 import pytest
 
 from nnunet_hypersegnas.cli.space import main
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from tests.conftest import run
 
 PLANS = "HyperSegNASDemoSupernet"
 
@@ -51,6 +53,24 @@ def test_the_written_plans_give_what_was_printed(planned, capsys):
     assert main(words) == 1
     assert "exists already; choose another name for --write" in capsys.readouterr().err
     assert (planned / "Mine.json").read_bytes() == before
+
+
+def test_the_papers_recipe_can_be_preprocessed_and_trained(demo_environment, capsys):
+    words = ["999", "3d_fullres", "--recipe", "paper", "--layers", "4", "--write", "PaperPlans"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "patch 96 x 96 x 96, batch 8" in printed and "4 layers of 10 edges" in printed
+    command = next(line.partition("first: ")[2] for line in printed.splitlines() if "preprocess at 1 mm" in line)
+    result = run(*command.split(), "-np", "1", nnUNet_n_proc_DA="1")
+    assert result.returncode == 0, result.stderr
+    try:
+        written = PreprocessedDataset.find("999", "PaperPlans", "3d_fullres")  # with its cases
+        assert written.data_folder.name == "PaperPlans_3d_fullres"
+        settings = SuperNetSettings.from_configuration(written.configuration.configuration)
+        assert settings.recipe == "paper" and settings.layers == 4 and settings.fixed_scalar == 0.5
+    finally:
+        (demo_environment.preprocessed / "PaperPlans.json").unlink()
+        shutil.rmtree(demo_environment.preprocessed / "PaperPlans_3d_fullres")
 
 
 @pytest.mark.parametrize(

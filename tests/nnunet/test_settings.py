@@ -35,6 +35,8 @@ def test_every_fault_of_the_block_is_named_at_once():
         ({"man": "architecture"}, "man is 'architecture', allowed are 'image and architecture', 'image', 'none'"),
         ({"scalar_position": "node"}, "scalar_position is 'node', allowed are 'output', 'input'"),
         ({"scalar_position": True}, "scalar_position is True, needed is one of 'output', 'input'"),
+        ({"sampler": "greedy"}, "sampler is 'greedy', allowed are 'uniform', 'strictly fair', 'important paths'"),
+        ({"path_candidates": 0}, "path_candidates is 0, needed is a positive whole number"),
         ({"sandwich_every": -1}, "sandwich_every is -1, needed is a whole number, 0 or more"),
         ({"sandwich_every": 1.5}, "sandwich_every is 1.5"),
         ({"annealing": 1}, "annealing is 1, needed is one of 'linear', 'none', 'at once'"),
@@ -64,14 +66,15 @@ def test_every_schedule_ends_at_lambda_one_with_a_learning_rate_left(epochs, blo
     schedule = Schedule.from_settings(settings)
     last = epochs * settings.iterations_per_epoch - 1
     assert schedule.annealing_lambda(last) == 1
-    assert schedule.annealing_lambda(last - 1) < 1
+    assert schedule.annealing_lambda(round(schedule.main + 0.4 * schedule.annealing)) < 1
+    assert schedule.annealing_lambda(round(schedule.main + 0.5 * schedule.annealing)) == 1
     assert schedule.annealing_lambda(schedule.main - 1) == 0
-    assert schedule.annealing_lambda(schedule.main) == pytest.approx(1 / schedule.annealing)
+    assert schedule.annealing_lambda(schedule.main) == pytest.approx(2 / schedule.annealing)
     share = 8 / 40 if block else 1 / 9
     assert schedule.annealing == pytest.approx(share * (last + 1), rel=0.01)
     assert schedule.lr_factor(last) > 0.04  # not zero just as MAN's influence ends
     assert schedule.lr_factor(schedule.main) > 10 * schedule.lr_factor(schedule.main - 1)  # it restarts
-    assert schedule.in_warmup(0) == bool(block)
+    assert bool(schedule.warmup) == bool(block)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +91,10 @@ def test_what_becomes_of_man_leaves_learning_rates_alone(block, during, after):
     sizes = {"epochs": 4, "iterations_per_epoch": 5, "annealing_epochs": 1, "warmup_epochs": 1}
     settings, usual = _settings(**sizes, **block), Schedule.from_settings(_settings(**sizes))
     schedule = Schedule.from_settings(settings)
-    assert settings.final_lambda == after
+    assert settings.final_lambda == after and schedule.warmup == usual.warmup
     for i in range(20):
-        assert schedule.lr_factor(i) == usual.lr_factor(i) and schedule.in_warmup(i) == usual.in_warmup(i)
-        expected = 1 if schedule.in_warmup(i) else usual.annealing_lambda(i) if during is None else during
+        assert schedule.lr_factor(i) == usual.lr_factor(i)
+        expected = 1 if i < schedule.warmup else usual.annealing_lambda(i) if during is None else during
         assert schedule.annealing_lambda(i) == expected
 
 
@@ -121,3 +124,11 @@ def test_a_patch_that_the_scales_do_not_divide_is_refused_before_training():
     with pytest.raises(SetupError, match=r"is not divisible by \[8, 8, 8\].*\[32, 40, 32\]"):
         _settings().space(configuration)
     assert _settings().space(configuration | {"patch_size": [32, 40, 32]}).n_scales == 4
+
+
+def test_mans_learning_rate_goes_with_its_influence():
+    schedule = Schedule(iterations=20, annealing=10, annealing_share=0.5)
+    assert [round(schedule.annealing_lambda(i), 3) for i in (9, 10, 12, 14, 19)] == [0, 0.2, 0.6, 1, 1]
+    assert schedule.man_lr_factor(3) == schedule.lr_factor(3)
+    assert schedule.man_lr_factor(12) == pytest.approx(0.4 * schedule.lr_factor(12))
+    assert schedule.man_lr_factor(14) == 0 < schedule.lr_factor(14)

@@ -88,7 +88,7 @@ HOOKS = {
 TRAINER_ATTRIBUTES = [
     *("batch_size", "configuration_manager", "current_epoch", "dataset_json", "device", "disable_checkpointing"),
     *("enable_deep_supervision", "folder_with_segs_from_previous_stage", "grad_scaler", "initial_lr", "is_ddp"),
-    *("local_rank", "log_file"),
+    *("label_manager", "local_rank", "log_file", "oversample_foreground_percent"),
     *("logger", "loss", "lr_scheduler", "network", "num_epochs", "num_iterations_per_epoch"),
     *("num_val_iterations_per_epoch", "optimizer", "output_folder", "plans_manager", "print_to_log_file"),
     *("save_every", "weight_decay"),

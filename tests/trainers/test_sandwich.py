@@ -38,11 +38,13 @@ def test_every_nth_step_after_the_warm_up_is_one(make_trainer, monkeypatch):
     assert not any(make_trainer(BLOCK).schedule.is_sandwich(i) for i in range(12))
 
 
-def test_the_largest_network_is_trained_as_nnunet_trains_it(make_trainer, monkeypatch):
-    """With students that say nothing, the step is nnU-Net's own, to the last bit."""
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_largest_network_is_trained_as_nnunet_trains_it(make_trainer, monkeypatch, scaled):
+    """With students that say nothing, the step is nnU-Net's own, to the last bit; with a scaler as on a GPU too."""
     results = []
     for block in (WITHOUT_WARMUP, EVERY):
         trainer, batch = started(make_trainer, block)
+        trainer.grad_scaler = torch.amp.GradScaler("cpu") if scaled else None
         whole = largest(trainer.space)
         monkeypatch.setattr(trainer, "architecture_of", lambda _, whole=whole: whole)
         monkeypatch.setattr(
@@ -97,7 +99,7 @@ def test_three_gradients_by_hand(make_trainer, annealing):
 
 
 def test_a_continued_run_takes_the_same_sandwich_steps(make_trainer):
-    block = {**BLOCK, "sandwich_every": 2}
+    block = {**BLOCK, "sandwich_every": 2, "sampler": "strictly fair", "iterations_per_epoch": 3}
     whole = make_trainer(block)
     whole.run_training()
     path = Path(whole.output_folder) / "checkpoint_final.pth"

@@ -76,9 +76,12 @@ def test_the_schedule_is_followed_step_by_step(make_trainer):
     steps = _record_steps(trainer)
     trainer.run_training()
     lambdas = [step[2] for step in steps]
-    assert lambdas == pytest.approx([1] * 2 + [0] * 4 + [i / 6 for i in range(1, 7)])
+    assert lambdas == pytest.approx([1] * 2 + [0] * 4 + [1 / 3, 2 / 3] + [1] * 4)
     rates = [step[3] for step in steps]
-    assert all(man == pytest.approx(0.1 * network) for network, man in rates)  # MAN has its own
+    # MAN has its own, which ends with its influence.
+    assert all(
+        man == pytest.approx(0.1 * network * (1 - at)) for (network, man), at in zip(rates, lambdas, strict=True)
+    )
     assert rates[0][0] == 0.01 and rates[6][0] == pytest.approx(0.005) and rates[-1][0] > 0.0005
     assert len({step[1] for step in steps}) > 6
     full = [trainer.architecture_of(i).n_edges == 2 * 4 for i in range(3)]
