@@ -181,8 +181,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         if not self.settings.has_man:
             return "no MAN"
         told = "" if self.settings.man == "image and architecture" else f" (told the {self.settings.man} alone)"
+        share, last = self.settings.annealing_share, self.schedule.annealing
         return {
-            "linear": f"MAN{told} annealed over {self.settings.annealing_share:g} of the last {self.schedule.annealing}",
+            "linear": f"MAN{told} annealed away in the first {share:.0%} of the last {last}",
             "none": f"MAN{told} in all of them, and in predictions",
             "at once": f"MAN{told} in all of them, and in no prediction",
         }[self.settings.annealing]
