@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, SuperNet
 from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, rng_for, sample
+from tests.awake import awake
 from tests.spaces import IDS, SPACES
 
 
@@ -14,7 +15,7 @@ def _pair(space, patch):
     networks = []
     for position in ("output", "input"):
         torch.manual_seed(0)
-        networks.append(OneShotNetwork(space, 1, 3, patch, scalar_position=position))
+        networks.append(awake(OneShotNetwork(space, 1, 3, patch, scalar_position=position)))
     return networks
 
 
