@@ -25,7 +25,7 @@ def test_every_fault_of_the_block_is_named_at_once():
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"layer": 3, "chanels": 1}, r"unknown keys \['chanels', 'layer'\]; known are \['layers'"),
+        ({"layer": 3, "chanels": 1}, r"unknown keys \['chanels', 'layer'\]; known are \['recipe', 'layers'"),
         ({"optimizer": "Adam"}, "allowed are SGD, AdamW"),
         ({"scales": 3, "channels": [8, 16]}, "scales is 3, but channels names 2"),
         ({"epochs": 10, "annealing_epochs": 8, "warmup_epochs": 3}, r"\(8 \+ 3\) exceed epochs \(10\)"),
