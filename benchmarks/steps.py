@@ -27,6 +27,7 @@ from benchmarks.step_costs import PRECISIONS, Step, add_timing_arguments, saved_
 from benchmarks.tables import median_of, ratios, section, table
 from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, operations, searched_net_kwargs
 from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, u_net
+from nnunet_hypersegnas.trainers.optimizers import JointOptimizer
 
 IMAGE_CHANNELS, CLASSES = 1, 3
 CLIP = 12  # nnU-Net's largest norm of the gradient
@@ -81,19 +82,26 @@ class Bench:
 
 
 class Training:
-    """A network with nnU-Net's optimizer."""
+    """A network with nnU-Net's optimizer, and MAN with its own."""
 
-    def __init__(self, bench: Bench, network: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> None:
+    def __init__(self, bench: Bench, network: nn.Module) -> None:
         self.bench, self.network = bench, network
-        # As nnU-Net does for a sub-net, and the trainer for a super-net with its two groups.
-        self.optimizer = torch.optim.SGD(
-            [{"params": list(group)} for group in groups],
-            0.01,
-            weight_decay=3e-5,
-            momentum=0.99,
-            nesterov=True,
-            foreach=len(groups) > 1 or None,
-        )
+        # As nnU-Net does for a sub-net, and the trainer for a super-net.
+        is_super_net = isinstance(network, OneShotNetwork)
+        weights = network.super_net if is_super_net else network
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            "network": torch.optim.SGD(
+                weights.parameters(),
+                0.01,
+                weight_decay=3e-5,
+                momentum=0.99,
+                nesterov=True,
+                foreach=is_super_net or None,
+            )
+        }
+        if is_super_net and network.man is not None:
+            optimizers["man"] = torch.optim.AdamW(network.man.parameters(), 0.001, weight_decay=3e-5, foreach=True)
+        self.optimizer = JointOptimizer(optimizers)
 
     def step(self, image: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -106,12 +114,12 @@ def alone(bench: Bench, space: SearchSpace, architecture: Architecture, *, recom
     kwargs = searched_net_kwargs(space, architecture)
     network = SearchedNet(IMAGE_CHANNELS, CLASSES, deep_supervision=True, recompute=recompute, **kwargs)
     network.to(bench.device)
-    return Training(bench, network, [list(network.parameters())])
+    return Training(bench, network)
 
 
 def one_shot(bench: Bench, space: SearchSpace, patch: Sequence[int]) -> Training:
     network = OneShotNetwork(space, IMAGE_CHANNELS, CLASSES, patch, deep_supervision=True).to(bench.device)
-    return Training(bench, network, [list(network.super_net.parameters()), list(network.man.parameters())])
+    return Training(bench, network)
 
 
 def of_sub_net(training: Training, architecture: Architecture, annealing: float, image: Tensor) -> Callable[[], Step]:
