@@ -58,9 +58,9 @@ def test_all_variants_train_on_the_same_sub_nets_and_batches(make_trainer):
         assert all(torch.equal(start[name], value) for name, value in expected_start.items()), key
         assert [(s[0], s[2], s[3]) for s in steps] == [(s[0], s[2], s[3]) for s in expected], key
     lambdas = {key: [step[1] for step in steps] for key, (_, steps) in done.items()}
-    assert lambdas["main"] == pytest.approx([0, 0, 0, 1 / 3, 2 / 3, 1])
+    assert lambdas["main"] == pytest.approx([1, 1, 0, 2 / 3, 1, 1])  # the first two steps are warm-up
     assert lambdas["vanilla"] == [1] * 6
-    assert lambdas["image-only"] == lambdas["keep-man"] == lambdas["no-anneal"] == [0] * 6
+    assert lambdas["image-only"] == lambdas["keep-man"] == lambdas["no-anneal"] == [1, 1, 0, 0, 0, 0]
 
     # No MAN was built, so none is in the checkpoint, and there is nothing to log of it.
     assert made["vanilla"].network.man is None and not [name for name in weights(made["vanilla"]) if "man." in name]
