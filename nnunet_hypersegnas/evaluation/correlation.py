@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
 
 from nnunet_hypersegnas.evaluation.ablation import ALL, FEWEST_RANKED
 from nnunet_hypersegnas.evaluation.statistics import RESAMPLES, percentiles
@@ -22,7 +21,10 @@ LEEWAY = 1e-9  # between sums that are equal but for rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A coefficient with its 95 % bootstrap interval and its two-sided p-value; NaN where there is none."""
+    """A coefficient with its 95 % bootstrap interval and its two-sided p; NaN where there is none.
+
+    p is of permuted truths, since the usual formula for Spearman's rho gives 0 for four networks in order.
+    """
 
     value: float
     low: float
@@ -40,7 +42,7 @@ class RankCorrelation:
     Attributes:
         group: `ALL`, a window's name, or `WITHIN`, which compares pairs of the same window alone.
         networks: how many there are: those without truth, or without a prediction, are left out.
-        kendall: Kendall's tau (b). Its p is scipy's, for `WITHIN` that of truths permuted within the windows.
+        kendall: Kendall's tau (b).
         spearman: Spearman's rho; NaN for `WITHIN`, where ranks have no common scale.
         by_prediction: tau of each of the P predictions, whose mean `kendall` is.
     """
@@ -80,7 +82,6 @@ def _correlation(
     group: str, truth: np.ndarray, predictions: np.ndarray, blocks: np.ndarray, seed: int
 ) -> RankCorrelation:
     """Return one row; only pairs of networks in the same block are compared."""
-    within = group == WITHIN
     same = blocks[:, None] == blocks[None, :]
     if len(truth) < FEWEST_RANKED:
         nothing = (float("nan"),) * len(predictions)
@@ -91,16 +92,12 @@ def _correlation(
     once = np.ones((1, len(truth)))
     by_prediction = np.array([_taus(truth, values, same, once)[0] for values in predictions])
     taus = np.mean([_taus(truth, values, same, weights) for values in predictions], axis=0)
-    alone = len(predictions) == 1
     tau_p = rho_p = float("nan")
-    if alone and np.isfinite(by_prediction[0]):
-        tau_p = _permuted_p(truth, predictions[0], blocks, seed) if within else kendalltau(truth, predictions[0]).pvalue
+    if len(predictions) == 1 and np.isfinite(by_prediction[0]):
+        tau_p, rho_p = _permuted_ps(truth, predictions[0], blocks, seed)
     spearman = NOTHING
-    if not within:
-        rhos = np.mean([_rhos(truth, values, once) for values in predictions], axis=0)
-        if alone and np.isfinite(rhos[0]):
-            rho_p = spearmanr(truth, predictions[0]).pvalue
-        resampled = np.mean([_rhos(truth, values, weights) for values in predictions], axis=0)
+    if group != WITHIN:
+        rhos, resampled = (np.mean([_rhos(truth, v, w) for v in predictions], axis=0) for w in (once, weights))
         spearman = _estimate(rhos[0], resampled, rho_p)
     return RankCorrelation(
         group=group,
@@ -160,19 +157,24 @@ def _centred_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return ranks - (ranks * weights).sum(1, keepdims=True) / weights.sum(1, keepdims=True)
 
 
-def _permuted_p(truth: np.ndarray, values: np.ndarray, blocks: np.ndarray, seed: int) -> float:
-    """Return how often truths that are permuted within the blocks give a tau as far from 0; two-sided.
+def _permuted_ps(truth: np.ndarray, values: np.ndarray, blocks: np.ndarray, seed: int) -> tuple[float, float]:
+    """Return how often truths that are permuted within the blocks give a tau, and a rho, as far from 0; two-sided.
 
-    Ties are the same in every permutation, so it is enough to compare the concordant minus the discordant pairs.
+    Ties are the same in every permutation, so it is enough to compare what stands above the fraction: the concordant
+    minus the discordant pairs, and the covariance of the ranks.
     """
     same = blocks[:, None] == blocks[None, :]
     of_truth, of_values = (np.sign(v[:, None] - v[None, :]) * same for v in (truth, values))
-    observed = abs((of_truth * of_values).sum())
-    as_far = 0
+    once = np.ones((1, len(truth)))
+    true_ranks, ranks = (_centred_ranks(v, once)[0] for v in (truth, values))
+    pairs, covariance = abs((of_truth * of_values).sum()), abs(true_ranks @ ranks)
+    as_far = np.zeros(2)
     for orders in _permutations(blocks, rng_for(seed, "correlation permutations", len(blocks))):
         permuted = of_truth[orders[:, :, None], orders[:, None, :]]
-        as_far += int((np.abs((permuted * of_values).sum((1, 2))) >= observed - LEEWAY).sum())
-    return (1 + as_far) / (1 + RESAMPLES)
+        as_far[0] += (np.abs((permuted * of_values).sum((1, 2))) >= pairs - LEEWAY).sum()
+        as_far[1] += (np.abs(true_ranks[orders] @ ranks) >= covariance - LEEWAY).sum()
+    of_tau, of_rho = (1 + as_far) / (1 + RESAMPLES)
+    return float(of_tau), float(of_rho)
 
 
 def _permutations(blocks: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:

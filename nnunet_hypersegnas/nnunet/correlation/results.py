@@ -191,7 +191,8 @@ class CorrelationResults:
         if groups == [ALL]:
             notes = [
                 "Intervals come from resampled sub-nets, and take super-net and trainings as given. Networks that are "
-                "trained with one seed each are ranked with that seed's noise, which no prediction can foresee.",
+                "trained with one seed each are ranked with that seed's noise, which no prediction can foresee. "
+                "p is of permuted trainings, two-sided.",
             ]
             if len(self.super_nets) > 1:
                 notes.append("The mean of several super-nets has an interval of resampled sub-nets too, and no p.")
