@@ -9,6 +9,7 @@ from nnunet_hypersegnas.architectures.man_statistics import (
     all_scalars,
     scalar_spread,
     scalar_statistics,
+    spread_architectures,
     spread_over_architectures,
 )
 from nnunet_hypersegnas.architectures.one_shot import OneShotNetwork
@@ -34,5 +35,6 @@ __all__ = [
     "scalar_spread",
     "scalar_statistics",
     "searched_net_kwargs",
+    "spread_architectures",
     "spread_over_architectures",
 ]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Protocol
 
@@ -41,6 +42,35 @@ class Rows(Protocol):
     """Names rows of the HyperNet's last layer, as an architecture does: (layer, column, edge, operation) of each."""
 
     def active(self) -> Iterator[tuple[int, int, Edge, Operation]]: ...
+
+
+@dataclass(frozen=True)
+class EveryRow:
+    """Stands where MAN takes an architecture's rows, and names both operations of every edge: all its scalars.
+
+    Attributes:
+        space: whose edges these are.
+        position: where the scalars act, which says how many an edge has.
+    """
+
+    space: SearchSpace
+    position: str
+
+    @classmethod
+    def of(cls, man: MetaAssistantNetwork) -> EveryRow:
+        return cls(man.space, man.scalar_position)
+
+    def active(self) -> Iterator[tuple[int, int, Edge, Operation]]:
+        for layer in range(self.space.layers):
+            for column, edge in enumerate(self.space.edges):
+                for operation in Operation:
+                    yield layer, column, edge, operation
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many scalars each layer has: their order is layer by layer."""
+        a_layer = len(Operation) * sum(scalar_channels(self.space, edge, self.position) for edge in self.space.edges)
+        return [a_layer] * self.space.layers
 
 
 class ImageEncoder(nn.Module):
@@ -142,9 +172,7 @@ class HyperNet(nn.Module):
                 _block(layer, column, operation): nn.Linear(
                     HIDDEN_WIDTH + code, scalar_channels(space, edge, scalar_position), bias=False
                 )
-                for layer in range(space.layers)
-                for column, edge in enumerate(space.edges)
-                for operation in Operation
+                for layer, column, edge, operation in EveryRow(space, scalar_position).active()
             }
         )
         for linear in self.hidden:

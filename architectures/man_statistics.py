@@ -8,49 +8,26 @@ Shapes: N c_tot, B batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nnunet_hypersegnas.architectures.man import MetaAssistantNetwork
-from nnunet_hypersegnas.architectures.topology_network import scalar_channels
-from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
+from nnunet_hypersegnas.architectures.man import EveryRow, MetaAssistantNetwork
+from nnunet_hypersegnas.space import Architecture, SearchSpace, rng_for, sample
 
 COLLAPSED_SPREAD = 0.002  # of scalars in (0, 2): below it, MAN gives every image, or every architecture, the same ones
 SATURATED = 0.02  # a sigmoid so near to 0 or 1 has less than a twelfth of its largest gradient
 MOST_SATURATED = 0.5  # of a layer's scalars
+N_SPREAD_ARCHITECTURES = 8
 
 
-@dataclass(frozen=True)
-class EveryRow:
-    """Stands where MAN takes an architecture's rows, and names both operations of every edge: all its scalars.
-
-    Attributes:
-        space: whose edges these are.
-        position: where the scalars act, which says how many an edge has.
-    """
-
-    space: SearchSpace
-    position: str
-
-    @classmethod
-    def of(cls, man: MetaAssistantNetwork) -> EveryRow:
-        return cls(man.space, man.scalar_position)
-
-    def active(self) -> Iterator[tuple[int, int, Edge, Operation]]:
-        for layer in range(self.space.layers):
-            for column, edge in enumerate(self.space.edges):
-                for operation in Operation:
-                    yield layer, column, edge, operation
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many scalars each layer has: their order is layer by layer."""
-        a_layer = len(Operation) * sum(scalar_channels(self.space, edge, self.position) for edge in self.space.edges)
-        return [a_layer] * self.space.layers
+def spread_architectures(space: SearchSpace, seed: int) -> list[Architecture]:
+    """Return the sub-nets that the spread over architectures is taken of: always the same for a training's seed."""
+    rng = rng_for(seed, "spread architecture")
+    return [sample(space, rng) for _ in range(N_SPREAD_ARCHITECTURES)]
 
 
 def all_scalars(man: MetaAssistantNetwork, images: Tensor, architecture: Architecture) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.tables import section, table
 from nnunet_hypersegnas.architectures import OneShotNetwork
+from nnunet_hypersegnas.architectures.man import EveryRow
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import SubNet, spread_sub_nets
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
@@ -100,9 +101,7 @@ class Headroom:
         """Train scalars, in each step those of the next sub-net."""
         logits = {
             (layer, column, operation): torch.zeros(self.space.channels[edge.target], requires_grad=True)
-            for layer in range(self.space.layers)
-            for column, edge in enumerate(self.space.edges)
-            for operation in Operation
+            for layer, column, edge, operation in EveryRow(self.space, "output").active()
         }
         optimizer = torch.optim.Adam(logits.values(), LEARNING_RATE)
         for architecture, batch in zip(architectures, SeededBatches(self.loader, 0), strict=False):

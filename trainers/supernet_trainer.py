@@ -16,7 +16,7 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics
+from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics, spread_architectures
 from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.recipes import departures_of_plans
@@ -39,8 +39,6 @@ from nnunet_hypersegnas.space import (
     TrainingDraws,
     derive_seed,
     reference_architectures,
-    rng_for,
-    sample,
     u_net,
 )
 from nnunet_hypersegnas.trainers.augmentation import rotation_and_flip
@@ -52,7 +50,6 @@ from nnunet_hypersegnas.trainers.validation_patches import Batch, ValidationPatc
 
 MAX_VALIDATION_PATCHES = 16
 VALIDATION_SHARE = 0.1  # of an epoch's time
-N_SPREAD_ARCHITECTURES = 8
 
 
 class HyperSegNASSupernetTrainer(SpaceTrainer):
@@ -329,8 +326,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         images = torch.cat([patch["data"] for patch in patches]).to(self.device)
         if len(images) < 2:  # the spread over one patch is not defined
             images = torch.cat([images, images.flip(2)])
-        rng = rng_for(self.settings.seed, "spread architecture")
-        architectures = [sample(self.space, rng) for _ in range(N_SPREAD_ARCHITECTURES)]
+        architectures = spread_architectures(self.space, self.settings.seed)
         found = scalar_statistics(man, images, architectures)
         self._log("spread_images", found.spread_images)
         self._log("spread_architectures", found.spread_architectures)

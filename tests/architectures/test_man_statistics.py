@@ -10,7 +10,7 @@ from nnunet_hypersegnas.architectures import (
     scalar_statistics,
     spread_over_architectures,
 )
-from nnunet_hypersegnas.architectures.man_statistics import EveryRow
+from nnunet_hypersegnas.architectures.man import EveryRow
 from nnunet_hypersegnas.space import Operation, rng_for, sample
 from tests.awake import awake, saturated
 from tests.spaces import FULL_RESOLUTION as SPACE

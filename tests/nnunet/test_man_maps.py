@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nnunet_hypersegnas.architectures import ScalarMoments
-from nnunet_hypersegnas.architectures.man_statistics import EveryRow
+from nnunet_hypersegnas.architectures.man import EveryRow
 from nnunet_hypersegnas.nnunet.man.maps import scalar_maps
 from nnunet_hypersegnas.nnunet.man.results import Contrast, Deviation
 from nnunet_hypersegnas.nnunet.sliding_window import SlidingWindow

@@ -10,8 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_hypersegnas.architectures import ScalarMoments, ScalarStatistics, spread_over_architectures
-from nnunet_hypersegnas.architectures.man_statistics import EveryRow
+from nnunet_hypersegnas.architectures import (
+    ScalarMoments,
+    ScalarStatistics,
+    spread_architectures,
+    spread_over_architectures,
+)
+from nnunet_hypersegnas.architectures.man import EveryRow
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import spread_sub_nets
 from nnunet_hypersegnas.nnunet.architecture_files import FoundArchitecture, find_architecture
@@ -23,12 +28,10 @@ from nnunet_hypersegnas.nnunet.original_images import on_original_grid, preproce
 from nnunet_hypersegnas.nnunet.sliding_window import SlidingWindow
 from nnunet_hypersegnas.nnunet.super_net_loading import TrainedSuperNet
 from nnunet_hypersegnas.nnunet.validation_crops import scoring_cases
-from nnunet_hypersegnas.space import rng_for, sample
 
 FOLDER = "hsnas_man"
 ALL_CASES = "all"
 PARTS = 10  # of the sub-nets that training draws, by memory: by default the smallest and the largest part are compared
-N_SPREAD_ARCHITECTURES = 8  # as in training
 
 Advance = Callable[[int], object]
 
@@ -78,8 +81,8 @@ class ManAnalysis:
             found.architecture.check_fits(self.space)
         self.architectures = architectures
         self.man = super_net.network.man.to(device)
-        rng = rng_for(super_net.record.settings.seed, "spread architecture")  # those that the training's log is about
-        self._drawn = [sample(self.space, rng) for _ in range(N_SPREAD_ARCHITECTURES)]
+        # Those that the training's log is about.
+        self._drawn = spread_architectures(self.space, super_net.record.settings.seed)
         self._moments = ScalarMoments()
         self._spreads: list[torch.Tensor] = []
 
