@@ -133,9 +133,7 @@ def _plan(args: argparse.Namespace) -> AblationPlan:
     variants = [variant for key, variant in VARIANTS.items() if key in args.variants]
     variants += [varied(name, _settings(name, words)) for name, *words in args.vary]
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
-    known = CrossValidation(dataset=dataset, trainer="").known_folds
-    if args.fold not in known:
-        raise HyperSegNASError(f"no fold {args.fold}; the data set has {', '.join(map(str, known))}")
+    CrossValidation(dataset=dataset, trainer="").check_fold(args.fold)
     if args.longer_vanilla:
         usual = SuperNetSettings.from_configuration(dataset.configuration.configuration)
         variants.insert(1 if "vanilla" in args.variants else 0, longer_vanilla(args.longer_vanilla, usual))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
-from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
+from nnunet_hypersegnas.errors import FaultsError
 from nnunet_hypersegnas.search_settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -160,9 +160,7 @@ def _dataset(args: argparse.Namespace) -> PreprocessedDataset:
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 
     dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
-    known = CrossValidation(dataset=dataset, trainer="").known_folds
-    if args.fold not in known:
-        raise HyperSegNASError(f"no fold {args.fold}; the data set has {', '.join(map(str, known))}")
+    CrossValidation(dataset=dataset, trainer="").check_fold(args.fold)
     return dataset
 
 

@@ -17,6 +17,10 @@ from nnunet_hypersegnas.nnunet.plans import PROVENANCE, network_in_words
 FOLDS = (0, 1, 2, 3, 4)
 
 
+class UnknownFoldError(HyperSegNASError):
+    """The data set's split has no such fold."""
+
+
 class ChangedPlansError(HyperSegNASError):
     """What was trained has another network than plans of the same name describe now."""
 
@@ -55,6 +59,11 @@ class CrossValidation:
         """Folds of the data set's split; nnU-Net's five where there is no split yet."""
         path = self.dataset.folder / "splits_final.json"
         return tuple(range(len(json.loads(path.read_text())))) if path.exists() else FOLDS
+
+    def check_fold(self, fold: int) -> None:
+        """Raise UnknownFoldError where the data set's split has no such fold."""
+        if fold not in self.known_folds:
+            raise UnknownFoldError(f"no fold {fold}; the data set has {', '.join(map(str, self.known_folds))}")
 
     def check_plans(self) -> None:
         """Hold the plans against those that nnU-Net keeps beside the folds it has trained.

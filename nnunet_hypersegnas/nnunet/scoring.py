@@ -16,6 +16,12 @@ from nnunet_hypersegnas.search import Score
 OUTSIDE = -2  # label of voxels that only pad a crop
 
 
+def score_reproducibly(device: torch.device) -> None:
+    """Let this process compute one score for one network, however often and whoever computes it."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
 class CropScorer:
     """Predicts the crops patch-wise (no mirroring) and compares with their labels.
 

@@ -14,7 +14,7 @@ import torch
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.digests import file_digest
 from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder, RunRecord
-from nnunet_hypersegnas.nnunet.scoring import CropScorer
+from nnunet_hypersegnas.nnunet.scoring import CropScorer, score_reproducibly
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import SubNetEvaluator
 from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net
 from nnunet_hypersegnas.nnunet.validation_crops import read_validation_crops
@@ -116,8 +116,7 @@ def _evaluator(
 ) -> SubNetEvaluator:
     if device.type == "cpu":
         torch.set_num_threads(1)  # so that results do not depend on how many workers share the cores
-    else:
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # one score, whoever scores
+    score_reproducibly(device)
     network = load_super_net(dataset, checkpoint)[1].to(device)
     crops = read_validation_crops(folder.path.parent / record.crops)
     scorer = CropScorer(dataset, crops, device)

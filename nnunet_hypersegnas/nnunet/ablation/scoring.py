@@ -17,7 +17,7 @@ from nnunet_hypersegnas.nnunet.ablation.folder import AblationFolder, SubNetScor
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import SubNet
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.digests import file_digest
-from nnunet_hypersegnas.nnunet.scoring import CropScorer
+from nnunet_hypersegnas.nnunet.scoring import CropScorer, score_reproducibly
 from nnunet_hypersegnas.nnunet.super_net_loading import TrainedSuperNet, load_trained
 from nnunet_hypersegnas.nnunet.validation_crops import (
     crops_name,
@@ -57,8 +57,7 @@ class AblationScorer:
         crops_folder = folder.path / self.crops
         keep_validation_crops(crops_folder, dataset, fold, validation_cases)
         self.scorer = CropScorer(dataset, read_validation_crops(crops_folder), device)
-        if device.type == "cuda":  # one score, however often it is computed
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        score_reproducibly(device)
 
     def score(self, entry: Entry, progress: Progress) -> ScoredSuperNet:
         """Return what a trained super-net's sub-nets score; those that were scored before are not scored again.

@@ -14,7 +14,7 @@ from nnunet_hypersegnas.nnunet.correlation.folder import CorrelationFolder
 from nnunet_hypersegnas.nnunet.correlation.sub_nets import RankedNet
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.digests import file_digest
-from nnunet_hypersegnas.nnunet.scoring import CropScorer
+from nnunet_hypersegnas.nnunet.scoring import CropScorer, score_reproducibly
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles, SubNetEvaluator
 from nnunet_hypersegnas.nnunet.super_net_loading import check_trained, load_super_net
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
@@ -123,8 +123,7 @@ class SuperNetPredictor:
         self.dataset, self.fold, self.validation_cases = dataset, fold, validation_cases
         self.settings, self.folder, self.nets, self.device = settings, folder, nets, device
         self.crops = crops_name(dataset, scoring_cases(dataset, fold, validation_cases))
-        if device.type == "cuda":  # one score, however often it is computed
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        score_reproducibly(device)
 
     @cached_property
     def scorer(self) -> CropScorer:
