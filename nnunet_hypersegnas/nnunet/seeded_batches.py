@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from torch import Tensor
 
 from nnunet_hypersegnas.space import derive_seed
@@ -22,9 +26,25 @@ class ForgetfulTransforms:
 
     def __init__(self, transforms: Callable[..., dict[str, Tensor]]) -> None:
         self._transforms = transforms
+        for transform in nested_transforms(transforms):
+            if isinstance(transform, GaussianBlurTransform):
+                # It would time FFT against convolution and keep the faster one for later samples: with nothing kept,
+                # anew for each; and which one is taken changes a sample. Convolution is faster at nnU-Net's sigmas.
+                transform.benchmark = False
 
     def __call__(self, **sample: Tensor) -> dict[str, Tensor]:
         return deepcopy(self._transforms)(**sample)
+
+
+def nested_transforms(transforms: Any) -> Iterator[BasicTransform]:
+    """Yield all transforms that these are made of."""
+    if isinstance(transforms, ComposeTransforms):
+        for transform in transforms.transforms:
+            yield from nested_transforms(transform)
+    elif isinstance(transforms, RandomTransform):
+        yield from nested_transforms(transforms.transform)
+    else:
+        yield transforms
 
 
 class SeededBatches:
