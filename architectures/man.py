@@ -14,7 +14,7 @@ the super-net, and what training does first is to make them independent of archi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Protocol
@@ -24,7 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_hypersegnas.architectures.topology_network import SCALAR_POSITIONS, Modulation, scalar_channels
+from nnunet_hypersegnas.architectures.topology_network import (
+    SCALAR_POSITIONS,
+    Modulation,
+    is_identity,
+    scalar_channels,
+)
 from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace, encode
 
 # Six convolutions, a 256-d image vector (section 4); widths are ours: twice as many channels an eighth as many voxels.
@@ -35,13 +40,15 @@ HIDDEN_LAYERS = 4  # with the output layer, five fully connected layers (section
 LONGEST_MEMORY = 20  # steps: until then a plain mean over all that was shown, then one that keeps up with the encoder
 
 # What a super-net's MAN is told: the paper's two kinds of meta information, one of them, or there is no MAN at all.
-MAN_INPUTS = ("image and architecture", "image", "none")
+MAN_INPUTS = ("image and architecture", "image", "architecture", "none")
+
+Row = tuple[int, int, Edge, Operation]  # of the HyperNet's last layer: layer, column, edge, operation
 
 
 class Rows(Protocol):
-    """Names rows of the HyperNet's last layer, as an architecture does: (layer, column, edge, operation) of each."""
+    """Names rows of the HyperNet's last layer, as an architecture does."""
 
-    def active(self) -> Iterator[tuple[int, int, Edge, Operation]]: ...
+    def active(self) -> Iterator[Row]: ...
 
 
 @dataclass(frozen=True)
@@ -51,26 +58,35 @@ class EveryRow:
     Attributes:
         space: whose edges these are.
         position: where the scalars act, which says how many an edge has.
+        identities: whether skips within a scale have scalars.
     """
 
     space: SearchSpace
     position: str
+    identities: bool = True
 
     @classmethod
     def of(cls, man: MetaAssistantNetwork) -> EveryRow:
-        return cls(man.space, man.scalar_position)
+        return cls(man.space, man.scalar_position, man.scales_identities)
 
-    def active(self) -> Iterator[tuple[int, int, Edge, Operation]]:
+    def active(self) -> Iterator[Row]:
         for layer in range(self.space.layers):
             for column, edge in enumerate(self.space.edges):
                 for operation in Operation:
-                    yield layer, column, edge, operation
+                    if self.identities or not is_identity(edge, operation):
+                        yield layer, column, edge, operation
+
+    def scalars(self, edge: Edge) -> int:
+        """Return how many scalars an operation of an edge has."""
+        return scalar_channels(self.space, edge, self.position)
 
     @property
     def sizes(self) -> list[int]:
         """How many scalars each layer has: their order is layer by layer."""
-        a_layer = len(Operation) * sum(scalar_channels(self.space, edge, self.position) for edge in self.space.edges)
-        return [a_layer] * self.space.layers
+        sizes = [0] * self.space.layers
+        for layer, _, edge, _ in self.active():
+            sizes[layer] += self.scalars(edge)
+        return sizes
 
 
 class ImageEncoder(nn.Module):
@@ -155,24 +171,19 @@ class HyperNet(nn.Module):
     gradients: the others' `grad` stays None, and an optimiser leaves them alone (the paper's mask, section 4).
 
     Args:
-        space: the super-net's search space.
+        rows: of the last layer, all there are to be.
         code: length of the architecture vector, 0 where there is none.
-        features: length of the image vector.
-        scalar_position: where the scalars act, which says how many rows an edge has.
+        features: length of the image vector, 0 where there is none.
     """
 
-    def __init__(
-        self, space: SearchSpace, code: int, features: int, scalar_position: str = SCALAR_POSITIONS[0]
-    ) -> None:
+    def __init__(self, rows: EveryRow, code: int, features: int) -> None:
         super().__init__()
         widths = [code + features] + [HIDDEN_WIDTH] * HIDDEN_LAYERS
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.rows = nn.ModuleDict(
             {
-                _block(layer, column, operation): nn.Linear(
-                    HIDDEN_WIDTH + code, scalar_channels(space, edge, scalar_position), bias=False
-                )
-                for layer, column, edge, operation in EveryRow(space, scalar_position).active()
+                _block(layer, column, operation): nn.Linear(HIDDEN_WIDTH + code, rows.scalars(edge), bias=False)
+                for layer, column, edge, operation in rows.active()
             }
         )
         for linear in self.hidden:
@@ -181,7 +192,7 @@ class HyperNet(nn.Module):
         for linear in self.rows.values():
             nn.init.zeros_(linear.weight)
 
-    def forward(self, code: Tensor, image_vector: Tensor, rows: Rows) -> Tensor:
+    def forward(self, code: Tensor, image_vector: Tensor, rows: Iterable[Row]) -> Tensor:
         """Return the sigmoids, in (0, 1), shape (B, sum of the scalars over the rows' edges in their order).
 
         Args:
@@ -194,7 +205,7 @@ class HyperNet(nn.Module):
         for linear in self.hidden:
             vector = F.relu(linear(vector))
         vector = torch.cat([vector[:-1] - vector[-1:], code], 1)
-        blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in rows.active()]
+        blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in rows]
 
         def product(vector: Tensor) -> Tensor:
             # One for all blocks: hundreds of small ones would cost more than the network.
@@ -208,12 +219,17 @@ class HyperNet(nn.Module):
 class MetaAssistantNetwork(nn.Module):
     """MAN: image encoder and HyperNet.
 
+    Departs from the paper where MAN is told the architecture alone. Its scalars are constants of a sub-net then, which
+    `inherit_weights` puts into the weights of the searched network, so MAN can stay to the end and nothing has to be
+    annealed away. For that, skips within a scale have no scalars: there are no weights to put them into.
+
     Args:
         space: the super-net's search space.
         input_channels: image channels.
         patch_size: the spatial size that the encoder's strides are made for.
         told_architecture: whether the HyperNet gets the architecture vector; without it, this is variant B of section
             4.1.
+        told_image: whether it gets the image vector; without it there is no encoder.
         scalar_position: where its scalars act, one of `SCALAR_POSITIONS`.
     """
 
@@ -224,20 +240,33 @@ class MetaAssistantNetwork(nn.Module):
         patch_size: Sequence[int],
         *,
         told_architecture: bool = True,
+        told_image: bool = True,
         scalar_position: str = SCALAR_POSITIONS[0],
     ) -> None:
         super().__init__()
         self.space, self.told_architecture, self.scalar_position = space, told_architecture, scalar_position
-        self.encoder = ImageEncoder(input_channels, patch_size)
-        self.standardisation = RunningStandardisation(ENCODER_CHANNELS[-1])
+        features = ENCODER_CHANNELS[-1] if told_image else 0
+        self.encoder = ImageEncoder(input_channels, patch_size) if told_image else None
+        self.standardisation = RunningStandardisation(features) if told_image else None
         code = space.n_architecture_entries if told_architecture else 0
-        self.hyper_net = HyperNet(space, code, ENCODER_CHANNELS[-1], scalar_position)
+        self.hyper_net = HyperNet(EveryRow.of(self), code, features)
 
-    def forward(self, image: Tensor, architecture: Architecture, annealing: float = 0.0) -> Modulation | None:
+    @property
+    def told_image(self) -> bool:
+        return self.encoder is not None
+
+    @property
+    def scales_identities(self) -> bool:
+        """Whether skips within a scale have scalars."""
+        return self.told_image
+
+    def forward(self, image: Tensor | None, architecture: Architecture, annealing: float = 0.0) -> Modulation | None:
         """Return the scalars of the active edges, each of shape (B, channels), relative to the paper's fixed 0.5.
 
+        A MAN that is told no image returns them in shape (1, channels), and none for skips within a scale.
+
         Args:
-            image: shape (B, input channels, spatial axes).
+            image: shape (B, input channels, spatial axes); None will do where MAN is not told the image.
             architecture: the sampled sub-net.
             annealing: lambda of Eq. 5; at 1 MAN has no influence, None comes back and MAN gets no gradient.
         """
@@ -247,23 +276,34 @@ class MetaAssistantNetwork(nn.Module):
         # lambda = 1 the network is exactly the plain network, chains of skips do not fade by 0.5 a layer, and nothing
         # has to be folded into the weights at export.
         scalars = annealing + 2 * (1 - annealing) * self.scalars(image, architecture, rows=architecture)
-        active = list(architecture.active())
+        active = self._with_scalars(architecture)
         parts = scalars.split(
             [scalar_channels(self.space, edge, self.scalar_position) for *_, edge, _ in active], dim=1
         )
         return {(layer, column): part for (layer, column, *_), part in zip(active, parts, strict=True)}
 
-    def scalars(self, image: Tensor, architecture: Architecture, rows: Rows) -> Tensor:
+    def _with_scalars(self, rows: Rows) -> list[Row]:
+        return [row for row in rows.active() if self.scales_identities or not is_identity(row[2], row[3])]
+
+    def scalars(self, image: Tensor | None, architecture: Architecture, rows: Rows) -> Tensor:
         """Return H's sigmoids for the edges of `rows`, when told `architecture` (Eq. 4, omega_H^{a,I}).
 
         In training the two are the same; with `rows` held fixed, the scalars of different architectures compare.
 
         Returns:
-            Shape (B, sum of the scalars over the active edges of `rows` in their order).
+            Shape (B, sum of the scalars over those edges of `rows` that have any, in their order); B is 1 where MAN is
+            not told the image.
         """
-        image_vector = self.standardisation(self.encoder(image).float())
+        image_vector = self._image_vector(image)
         code = self._architecture_vector(architecture) if self.told_architecture else []
-        return self.hyper_net(image_vector.new_tensor(code).expand(len(image), -1), image_vector, rows)
+        told = image_vector.new_tensor(code).expand(len(image_vector), -1)
+        return self.hyper_net(told, image_vector, self._with_scalars(rows))
+
+    def _image_vector(self, image: Tensor | None) -> Tensor:
+        """Return it standardised, shape (B, 256); shape (1, 0) where MAN is not told the image."""
+        if self.encoder is None or self.standardisation is None:
+            return self.hyper_net.hidden[0].weight.new_zeros(1, 0)
+        return self.standardisation(self.encoder(image).float())
 
     def _architecture_vector(self, architecture: Architecture) -> Sequence[float]:
         """Return the architecture's bits centred and scaled to unit variance (a quarter of them are set on average)."""

@@ -42,7 +42,8 @@ def all_scalars(man: MetaAssistantNetwork, images: Tensor, architecture: Archite
         Shape (B, N), layer by layer.
     """
     with torch.no_grad():
-        return 2 * man.scalars(images, architecture, rows=EveryRow.of(man))
+        # Of a MAN that is not told the image they are the same for all.
+        return (2 * man.scalars(images, architecture, rows=EveryRow.of(man))).expand(len(images), -1)
 
 
 class ScalarMoments:
@@ -155,11 +156,12 @@ class ScalarStatistics:
         ]
         return f"by layer (mean/sd/saturated/spread over images/over architectures) {', '.join(of_layers)}"
 
-    def warning(self, *, told_architecture: bool) -> str | None:
+    def warning(self, *, told_architecture: bool, told_image: bool = True) -> str | None:
         """Return what is wrong with this MAN and what to do, in one line; None where nothing is.
 
         Args:
             told_architecture: whether it is; else it cannot depend on it.
+            told_image: likewise.
         """
         saturated = [str(s.layer) for s in self.layers if s.saturated > MOST_SATURATED]
         if saturated:  # first, since no gradient gets through, whatever the spread still is
@@ -168,7 +170,7 @@ class ScalarStatistics:
                 f"more than {MOST_SATURATED:.0%} of MAN's scalars in {where} are saturated, near 0 or 2, where they "
                 "hardly learn any more. Train anew with a smaller man_lr in the plans' hypersegnas block."
             )
-        told = {"images": self.spread_images}
+        told = {"images": self.spread_images} if told_image else {}
         if told_architecture:
             told["architectures"] = self.spread_architectures
         if collapsed := [name for name, spread in told.items() if spread < COLLAPSED_SPREAD]:

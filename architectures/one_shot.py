@@ -56,7 +56,12 @@ class OneShotNetwork(nn.Module):
             None
             if man == "none"
             else MetaAssistantNetwork(
-                space, input_channels, patch_size, told_architecture=man != "image", scalar_position=scalar_position
+                space,
+                input_channels,
+                patch_size,
+                told_architecture="architecture" in man,
+                told_image="image" in man,
+                scalar_position=scalar_position,
             )
         )
         self.deep_supervision = deep_supervision

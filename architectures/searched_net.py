@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nnunet_hypersegnas.architectures.deep_supervision import deep_supervision_strides
 from nnunet_hypersegnas.architectures.super_net import SuperNet
-from nnunet_hypersegnas.architectures.topology_network import Route, TopologyNetwork
+from nnunet_hypersegnas.architectures.topology_network import Modulation, Route, TopologyNetwork
 from nnunet_hypersegnas.space import Architecture, ArchitectureError, SearchSpace
 
 
@@ -63,6 +64,25 @@ class SearchedNet(TopologyNetwork):
         self._route = Route.of(search_space, searched)
         self.deep_supervision = deep_supervision
 
+    def take_in(self, constants: Modulation, position: str) -> None:
+        """Put scalars of edges into their weights, which then give what the scaled edges gave.
+
+        Args:
+            constants: each of shape (1, channels).
+            position: where they act, one of `SCALAR_POSITIONS`.
+        """
+        with torch.no_grad():
+            for layer, steps in enumerate(self._route.layers):
+                for step in steps:
+                    if (scalars := constants.get((layer, step.column))) is None:
+                        continue
+                    edge = self.layers[layer][step.name]
+                    if position == "input":
+                        edge.conv.weight.mul_(scalars[(..., *(None,) * self.space.dimension)])
+                    else:
+                        edge.norm.weight.mul_(scalars[0])
+                        edge.norm.bias.mul_(scalars[0])
+
     @property
     def decoder(self) -> SearchedNet:
         """nnU-Net switches deep supervision through `network.decoder`."""
@@ -86,8 +106,14 @@ def searched_net_kwargs(space: SearchSpace, architecture: Architecture, fixed_sc
     return kwargs if fixed_scalar == 1 else {**kwargs, "fixed_scalar": fixed_scalar}
 
 
-def inherit_weights(super_net: SuperNet, searched_net: SearchedNet) -> None:
+def inherit_weights(super_net: SuperNet, searched_net: SearchedNet, constants: Modulation | None = None) -> None:
     """Copy the super-net's weights of the searched architecture, after which both give the same output.
+
+    Args:
+        super_net: that has been trained.
+        searched_net: that takes the weights.
+        constants: scalars of MAN that are the architecture's own, each of shape (1, channels), for edges with weights,
+            which take them in; None where MAN is gone.
 
     Raises:
         ArchitectureError: the searched network comes from another search space, or scales its edges otherwise.
@@ -103,3 +129,4 @@ def inherit_weights(super_net: SuperNet, searched_net: SearchedNet) -> None:
         )
     shared = super_net.state_dict()
     searched_net.load_state_dict({key: shared[key] for key in searched_net.state_dict()})
+    searched_net.take_in(constants or {}, super_net.scalar_position)

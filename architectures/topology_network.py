@@ -26,10 +26,16 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.space import Architecture, Edge, Operation, SearchSpace
 
 # MAN's channel-wise scalars by (layer, column): shape (B, C_out) for the operation that the edge holds, or (B, C_in).
+# Edges without an entry are not scaled.
 Modulation = Mapping[tuple[int, int], Tensor]
 
 # Where they act: on what an edge gives, after its norm, or on what it takes. For a skip within a scale both are one.
 SCALAR_POSITIONS = ("output", "input")
+
+
+def is_identity(edge: Edge, operation: Operation) -> bool:
+    """Return whether an operation is a skip within a scale, which computes nothing and has no weights."""
+    return operation is Operation.SKIP and edge.source == edge.target
 
 
 def scalar_channels(space: SearchSpace, edge: Edge, position: str) -> int:
@@ -194,13 +200,13 @@ class TopologyNetwork(nn.Module):
         def run(*tensors: Tensor | None) -> dict[int, Scaled]:
             parts = iter(tensors)
             again = {scale: Scaled(next(parts), next(parts)) for scale in scales}
-            of_layer = {(layer, column): scalars for column, scalars in zip(columns, parts, strict=False)}
+            of_layer = {(layer, column): s for column, s in zip(columns, parts, strict=False) if s is not None}
             return self._run_layer(layer, steps, again, of_layer or None)
 
         # One by one: autograd counts, and lets go of, only those tensors that are arguments by themselves.
         tensors = [part for scale in scales for part in nodes[scale]]
         if modulation is not None:
-            tensors += [modulation[layer, column] for column in columns]
+            tensors += [modulation.get((layer, column)) for column in columns]
         return checkpoint(run, *tensors, use_reentrant=False, preserve_rng_state=False)
 
     def _run_layer(
@@ -225,7 +231,7 @@ class TopologyNetwork(nn.Module):
 
     def _scalars(self, layer: int, step: Step, node: Scaled, modulation: Modulation | None) -> Tensor | None:
         """Return what an edge is scaled by, shape (B, channels), or (1, channels) for all samples."""
-        of_man = None if modulation is None else modulation[layer, step.column]
+        of_man = None if modulation is None else modulation.get((layer, step.column))
         if self.fixed_scalar == 1:
             return of_man
         if of_man is None:
@@ -261,4 +267,4 @@ def _edge_module(space: SearchSpace, edge: Edge, operation: Operation) -> nn.Mod
     channels = space.channels[source], space.channels[target]
     if operation is Operation.CONV:
         return ConvolutionEdge(*channels, space.kernel_sizes[max(source, target)], down, up)
-    return None if source == target else ProjectionSkip(*channels, down, up)
+    return None if is_identity(edge, operation) else ProjectionSkip(*channels, down, up)

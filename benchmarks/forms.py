@@ -34,7 +34,7 @@ from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.fine_tuning import FineTuner
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops, read_validation_crops
+from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops
 from nnunet_hypersegnas.space import Architecture, Operation, SearchSpace, derive_seed, rng_for, sample
 
 LEARNING_RATE = 0.01  # nnU-Net's
@@ -121,8 +121,7 @@ class Bench:
         self.space = SuperNetSettings.from_configuration(configuration).space(configuration)
         self.dataset, self.device, self.folder, self.iterations = dataset, device, folder, iterations
         self.tuner = FineTuner(dataset, self.space, fold, device, folder / "log")  # first: it makes nnU-Net split
-        keep_validation_crops(folder / "crops", dataset, fold)
-        self.scorer = CropScorer(dataset, read_validation_crops(folder / "crops"), device)
+        self.scorer = CropScorer(dataset, keep_validation_crops(folder / "crops", dataset, fold), device)
 
     def training(self, architecture: Architecture, form: str, seed: int) -> Training:
         """Return what a training gave, done now unless it was before."""

@@ -30,7 +30,7 @@ from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles, SubNetEvaluator
 from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net
-from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops, read_validation_crops
+from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops
 from nnunet_hypersegnas.search import (
     BudgetSampler,
     Contest,
@@ -65,9 +65,8 @@ class Bench:
         checkpoint = dataset.trained_folder(args.tr, args.fold) / "checkpoint_final.pth"
         self.space, network = load_super_net(dataset, checkpoint)
         self.predict = cost_model(dataset, device.type).predict
-        crops = folder / "crops"
-        keep_validation_crops(crops, dataset, args.fold, args.validation_cases)
-        self.scorer = CropScorer(dataset, read_validation_crops(crops), device)
+        crops = keep_validation_crops(folder / "crops", dataset, args.fold, args.validation_cases)
+        self.scorer = CropScorer(dataset, crops, device)
         self.batch_size = dataset.configuration.batch_size
         self.budget = budgets_of([args.memory], {}, tolerance=args.tolerance)[0]
         self.settings = SearchSettings(candidates=args.candidates, finalists=args.finalists)

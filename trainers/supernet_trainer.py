@@ -334,7 +334,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             f"Spread of MAN's scalars (of 0 to 2) over images {found.spread_images:.4f}, over architectures "
             f"{found.spread_architectures:.4f}; {found.line()}"
         )
-        warning = found.warning(told_architecture=man.told_architecture)
+        warning = found.warning(told_architecture=man.told_architecture, told_image=man.told_image)
         if self.annealing_lambda < 1 and warning:
             self.print_to_log_file(f"WARNING: {warning}")
 

@@ -25,7 +25,6 @@ from nnunet_hypersegnas.nnunet.super_net_loading import check_trained, load_supe
 from nnunet_hypersegnas.nnunet.validation_crops import (
     crops_name,
     keep_validation_crops,
-    read_validation_crops,
     scoring_cases,
 )
 from nnunet_hypersegnas.search import (
@@ -188,8 +187,8 @@ class SuperNetSearch:
             DatasetError: the fold's validation cases cannot be used.
         """
         crops_folder = self.folder.path.parent / record.crops
-        keep_validation_crops(crops_folder, self.dataset, self.fold, self.settings.validation_cases)
-        scorer = CropScorer(self.dataset, read_validation_crops(crops_folder), torch.device("cpu"))
+        crops = keep_validation_crops(crops_folder, self.dataset, self.fold, self.settings.validation_cases)
+        scorer = CropScorer(self.dataset, crops, torch.device("cpu"))
         self.folder.write(record)
         return rungs_of(
             self.settings,

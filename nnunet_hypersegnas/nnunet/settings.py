@@ -20,6 +20,8 @@ MAN_LR = 0.001  # at the network's own, MAN's sigmoids become a static mask, or 
 NO_VALIDATION = "HSNAS_NO_VALIDATION"
 ANNEALINGS = ("linear", "none", "at once")
 CHOICES = {
+    "optimizer": tuple(OPTIMIZERS),
+    "man_optimizer": tuple(OPTIMIZERS),
     "man": MAN_INPUTS,
     "annealing": ANNEALINGS,
     "scalar_position": SCALAR_POSITIONS,
@@ -51,7 +53,8 @@ class SuperNetSettings:
         optimizer: "SGD" (Nesterov momentum 0.99, as nnU-Net) or "AdamW".
         initial_lr: learning rate of the super-net (0.01 for SGD, 0.003 for AdamW).
         annealing_lr: learning rate that annealing restarts from (half of initial_lr).
-        man: what MAN is told: "image and architecture", "image", or "none", which is a super-net without MAN.
+        man: what MAN is told: "image and architecture", "image", "architecture", or "none", which is a super-net
+            without MAN.
         annealing: how MAN goes: "linear" (Eq. 5), "none" (it is kept, for predictions too) or "at once" (it takes part
             in every iteration, and in no prediction). Learning rates are the same for all three.
         man_optimizer: MAN's own, "AdamW" or "SGD" (by default AdamW: gradients of scalars are too small for SGD).
@@ -109,9 +112,6 @@ class SuperNetSettings:
     def __post_init__(self) -> None:
         faults = [fault for fault in map(self._fault, fields(self)) if fault]
         if not faults:
-            for name in ("optimizer", "man_optimizer"):
-                if (value := getattr(self, name)) not in OPTIMIZERS:
-                    faults.append(f"{name} is {value!r}, allowed are {', '.join(OPTIMIZERS)}")
             for name, allowed in CHOICES.items():
                 if getattr(self, name) not in allowed:
                     faults.append(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, allowed))}")
@@ -141,8 +141,6 @@ class SuperNetSettings:
             case "channels":
                 ok = isinstance(value, tuple) and value and all(isinstance(c, int) and c > 0 for c in value)
                 needed = "a list of positive whole numbers"
-            case "optimizer" | "man_optimizer":
-                ok, needed = isinstance(value, str), f"one of {', '.join(OPTIMIZERS)}"
             case name if name in CHOICES:
                 ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, CHOICES[name]))}"
             case "architecture_per_rank" | "recompute" | "relative_scalars" | "deep_supervision":
@@ -213,6 +211,11 @@ class SuperNetSettings:
     def has_man(self) -> bool:
         """Whether there is a MAN at all."""
         return self.man != "none"
+
+    @property
+    def keeps_constants(self) -> bool:
+        """Whether MAN stays, and its scalars are constants of a sub-net, which its weights can take in."""
+        return self.man == "architecture" and self.annealing == "none"
 
     @property
     def final_lambda(self) -> float:

@@ -38,7 +38,7 @@ class SubNetEvaluator:
     Args:
         dataset: data set and configuration of the super-net.
         fold: the super-net's fold.
-        network: the super-net, on `device`.
+        network: the super-net as `load_super_net` gives it, on `device`.
         scorer: the fold's validation crops.
         files: where fine-tuned weights are kept.
         settings: learning rate and seed of fine-tuning.
@@ -60,6 +60,11 @@ class SubNetEvaluator:
         self._fine_tuner: FineTuner | None = None
 
     @property
+    def annealing(self) -> float:
+        """Lambda of Eq. 5: a super-net that is searched has its MAN only where that stays, as constants of sub-nets."""
+        return 1.0 if self.network.man is None else 0.0
+
+    @property
     def space(self) -> SearchSpace:
         return self.network.super_net.space
 
@@ -77,7 +82,7 @@ class SubNetEvaluator:
     def _evaluate(self, rung: Rung, architecture: Architecture) -> Score:
         if rung.way is Way.FINE_TUNING:
             return self._fine_tuned(rung, architecture)
-        self.network.take(architecture)
+        self.network.take(architecture, self.annealing)
         if rung.way is Way.PATCHES:
             return self.scorer.score_patches(self.network, rung.amount)
         return self.scorer.score(self.network)
@@ -107,5 +112,7 @@ class SubNetEvaluator:
             self.dataset.label_manager.num_segmentation_heads,
             **searched_net_kwargs(self.space, architecture, self.network.super_net.fixed_scalar),
         ).to(self.device)
-        inherit_weights(self.network.super_net, network)
+        man = self.network.man
+        constants = None if man is None else man(None, architecture, self.annealing)
+        inherit_weights(self.network.super_net, network, constants)
         return network

@@ -51,13 +51,15 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
 
     Raises:
         CheckpointError: the file is missing, no super-net's, not trained to the end, made for another search space
-            or other labels, or MAN is not annealed away in it.
+            or other labels, or MAN is not annealed away in it and looks at images, so that it cannot be taken into a
+            searched network's weights.
     """
     trained = load_trained(dataset, path)
-    if trained.record.annealing_lambda < 1:
+    settings = trained.record.settings
+    if trained.record.annealing_lambda < 1 and not settings.keeps_constants:
         raise CheckpointError(
-            f"{path} was trained with annealing {trained.record.settings.annealing!r}, so its weights lean on MAN and "
-            "do not rank sub-nets; search a super-net of HyperSegNASSupernetTrainer"
+            f"{path} was trained with annealing {settings.annealing!r} and man {settings.man!r}, so its weights lean "
+            "on MAN and do not rank sub-nets; search a super-net of HyperSegNASSupernetTrainer"
         )
     return trained.record.space, trained.network
 
@@ -91,7 +93,7 @@ def load_with_man(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
 
     Raises:
         CheckpointError: the file is missing, no super-net's, made for another search space or other labels, or the
-            super-net has no MAN.
+            super-net has no MAN, or one that is not told the image.
     """
     checkpoint = load_checkpoint_file(path)
     record = SuperNetRecord.from_checkpoint(checkpoint, path)
@@ -99,6 +101,11 @@ def load_with_man(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         raise CheckpointError(
             f"{path} is a super-net without MAN, so there are no scalars to look at; name another trainer with -tr, "
             "such as HyperSegNASSupernetTrainer"
+        )
+    if "image" not in record.settings.man:
+        raise CheckpointError(
+            f"the MAN of {path} is told the architecture alone, so it has one set of scalars for all images and there "
+            "is no map to draw; the training's log has them by layer"
         )
     return _load(dataset, path, checkpoint, record, man=record.settings.man)
 

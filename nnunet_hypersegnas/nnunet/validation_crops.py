@@ -65,17 +65,22 @@ def crops_name(dataset: PreprocessedDataset, cases: Sequence[str]) -> str:
     return f"crops_{digest(files, list(dataset.configuration.patch_size))}"
 
 
-def keep_validation_crops(folder: Path, dataset: PreprocessedDataset, fold: int, max_cases: int | None = None) -> None:
-    """Write the crops of a fold's `scoring_cases` into a folder, where they are not there yet.
+def keep_validation_crops(
+    folder: Path, dataset: PreprocessedDataset, fold: int, max_cases: int | None = None
+) -> list[ValidationCrop]:
+    """Write the crops of a fold's `scoring_cases` into a folder, where they are not there yet, and return them.
 
     Cases without foreground are left out.
 
     Raises:
-        DatasetError: as `scoring_cases`, or none of the cases has foreground.
+        DatasetError: as `scoring_cases`, or none of the cases has foreground, or what was kept is not complete.
     """
-    if folder.exists():
-        return
-    keys = scoring_cases(dataset, fold, max_cases)
+    if not folder.exists():
+        _keep(folder, dataset, fold, scoring_cases(dataset, fold, max_cases))
+    return read_validation_crops(folder)
+
+
+def _keep(folder: Path, dataset: PreprocessedDataset, fold: int, keys: Sequence[str]) -> None:
     # Under another name until all are there, so that a folder of that name is complete.
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     unfinished.mkdir(parents=True)

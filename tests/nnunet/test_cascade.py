@@ -17,7 +17,7 @@ from nnunet_hypersegnas.nnunet.cost_models import search_space
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from nnunet_hypersegnas.nnunet.fine_tuning import FineTuner
-from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops, read_validation_crops
+from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops
 from nnunet_hypersegnas.space import smallest
 
 PLANS, CASCADE = "CascadeTest", "3d_cascade_fullres"
@@ -89,8 +89,7 @@ def test_missing_predictions_are_named_with_the_command_that_makes_them(first_st
 
 def test_crops_show_the_prediction_beside_the_image(first_stage, tmp_path):
     dataset = found()
-    keep_validation_crops(tmp_path / "crops", dataset, 0)
-    for crop in read_validation_crops(tmp_path / "crops"):
+    for crop in keep_validation_crops(tmp_path / "crops", dataset, 0):
         image, *predicted = crop.image
         assert image.std() > 0 and len(predicted) == 2
         for label, channel in enumerate(predicted, 1):

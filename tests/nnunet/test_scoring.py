@@ -29,9 +29,7 @@ def dataset(demo_environment):
 @pytest.fixture
 def load_crops(dataset, tmp_path):
     def load(max_cases=None):
-        folder = tmp_path / f"crops_{max_cases}"
-        keep_validation_crops(folder, dataset, 0, max_cases)
-        return read_validation_crops(folder)
+        return keep_validation_crops(tmp_path / f"crops_{max_cases}", dataset, 0, max_cases)
 
     return load
 

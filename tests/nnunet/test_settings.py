@@ -26,7 +26,7 @@ def test_every_fault_of_the_block_is_named_at_once():
     ("block", "message"),
     [
         ({"layer": 3, "chanels": 1}, r"unknown keys \['chanels', 'layer'\]; known are \['recipe', 'layers'"),
-        ({"optimizer": "Adam"}, "allowed are SGD, AdamW"),
+        ({"optimizer": "Adam"}, "optimizer is 'Adam', allowed are 'SGD', 'AdamW'"),
         ({"scales": 3, "channels": [8, 16]}, "scales is 3, but channels names 2"),
         ({"epochs": 10, "annealing_epochs": 8, "warmup_epochs": 3}, r"\(8 \+ 3\) exceed epochs \(10\)"),
         ({"epochs": 9, "warmup_epochs": 8.5}, r"\(1 \+ 8.5\) exceed epochs \(9\)"),  # a ninth by default

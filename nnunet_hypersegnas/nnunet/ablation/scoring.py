@@ -22,7 +22,6 @@ from nnunet_hypersegnas.nnunet.super_net_loading import TrainedSuperNet, load_tr
 from nnunet_hypersegnas.nnunet.validation_crops import (
     crops_name,
     keep_validation_crops,
-    read_validation_crops,
     scoring_cases,
 )
 from nnunet_hypersegnas.search import Progress, Score
@@ -54,9 +53,8 @@ class AblationScorer:
     ) -> None:
         self.folder, self.sub_nets, self.device = folder, sub_nets, device
         self.crops = crops_name(dataset, scoring_cases(dataset, fold, validation_cases))
-        crops_folder = folder.path / self.crops
-        keep_validation_crops(crops_folder, dataset, fold, validation_cases)
-        self.scorer = CropScorer(dataset, read_validation_crops(crops_folder), device)
+        crops = keep_validation_crops(folder.path / self.crops, dataset, fold, validation_cases)
+        self.scorer = CropScorer(dataset, crops, device)
         score_reproducibly(device)
 
     def score(self, entry: Entry, progress: Progress) -> ScoredSuperNet:

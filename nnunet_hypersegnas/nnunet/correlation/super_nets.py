@@ -21,7 +21,6 @@ from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
 from nnunet_hypersegnas.nnunet.validation_crops import (
     crops_name,
     keep_validation_crops,
-    read_validation_crops,
     scoring_cases,
 )
 from nnunet_hypersegnas.search import MeasurementLog, Progress, Rung, Score, SearchSettings, Way
@@ -127,9 +126,9 @@ class SuperNetPredictor:
 
     @cached_property
     def scorer(self) -> CropScorer:
-        crops_folder = self.folder.path / self.crops
-        keep_validation_crops(crops_folder, self.dataset, self.fold, self.validation_cases)
-        return CropScorer(self.dataset, read_validation_crops(crops_folder), self.device)
+        folder = self.folder.path / self.crops
+        crops = keep_validation_crops(folder, self.dataset, self.fold, self.validation_cases)
+        return CropScorer(self.dataset, crops, self.device)
 
     def predict(self, super_net: JudgedSuperNet, progress: Progress) -> SuperNetPredictions:
         """Return a super-net's predictions; what was predicted before is not predicted again.

@@ -7,10 +7,9 @@ import pytest
 
 from nnunet_hypersegnas.cli.evaluate import main
 from nnunet_hypersegnas.nnunet.plans import PROVENANCE
-from tests.evaluation.conftest import folders  # noqa: F401  (a fixture)
 
 
-def test_folders(folders, capsys):  # noqa: F811
+def test_folders(folders, capsys):
     predictions, references = folders
     assert main([str(predictions), str(references), "--tolerance", "1", "-np", "1"]) == 0
     printed = capsys.readouterr().out
@@ -23,7 +22,7 @@ def test_folders(folders, capsys):  # noqa: F811
     assert json.loads((predictions / "hsnas_evaluation.json").read_text())["nsd_tolerance_mm"] == 1
 
 
-def test_the_tolerance_of_a_task(folders, capsys):  # noqa: F811
+def test_the_tolerance_of_a_task(folders, capsys):
     words = [*map(str, folders), "-np", "1"]
     assert main(words) == 0
     assert "No NSD: no tolerance is known" in capsys.readouterr().out
@@ -36,7 +35,7 @@ def test_the_tolerance_of_a_task(folders, capsys):  # noqa: F811
     assert "NSD at a tolerance of 1 mm." in capsys.readouterr().out
 
 
-def test_faults_are_printed_line_by_line_and_nothing_is_written(folders, capsys):  # noqa: F811
+def test_faults_are_printed_line_by_line_and_nothing_is_written(folders, capsys):
     predictions, references = folders
     for case in (0, 1):
         (predictions / f"case_{case}.nii.gz").write_bytes(b"no image")
@@ -53,7 +52,7 @@ def test_either_folders_or_a_data_set(words, capsys):
     assert "give either two folders, PREDICTIONS and REFERENCES, or a data set with -d" in capsys.readouterr().err
 
 
-def test_labels_that_are_none(folders, tmp_path, capsys):  # noqa: F811
+def test_labels_that_are_none(folders, tmp_path, capsys):
     (tmp_path / "labels.json").write_text("{}")
     assert main([*map(str, folders), "--labels", str(tmp_path / "labels.json")]) == 1
     assert "labels.json is no dataset.json with labels" in capsys.readouterr().err
