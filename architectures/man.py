@@ -200,12 +200,14 @@ class HyperNet(nn.Module):
             image_vector: shape (B, its length).
             rows: of the last layer, that are wanted.
         """
+        blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in rows]
+        if not blocks:
+            return code.new_zeros(len(code), 0)
         told = torch.cat([code, image_vector], 1)
         vector = torch.cat([told, torch.zeros_like(told[:1])])  # the average is all zero, since both are centred
         for linear in self.hidden:
             vector = F.relu(linear(vector))
         vector = torch.cat([vector[:-1] - vector[-1:], code], 1)
-        blocks = [self.rows[_block(layer, column, operation)] for layer, column, _, operation in rows]
 
         def product(vector: Tensor) -> Tensor:
             # One for all blocks: hundreds of small ones would cost more than the network.

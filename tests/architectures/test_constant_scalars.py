@@ -1,11 +1,11 @@
-"""A MAN that is told the architecture alone: its scalars are constants, which the searched network's weights take in."""
+"""A MAN that is told the architecture alone: its scalars are constants, which searched networks' weights take in."""
 
 import pytest
 import torch
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, inherit_weights, searched_net_kwargs
 from nnunet_hypersegnas.architectures.man_statistics import scalar_statistics
-from nnunet_hypersegnas.space import Operation, SearchSpace, rng_for, sample
+from nnunet_hypersegnas.space import Operation, SearchSpace, rng_for, sample, smallest
 from tests.awake import awake
 from tests.spaces import IDS, SPACES
 
@@ -56,6 +56,16 @@ def test_skips_within_a_scale_have_no_scalars():
         if operation is Operation.SKIP and edge.source == edge.target
     }
     assert identities and set(modulation) == {(i, c) for i, c, *_ in architecture.active()} - identities
+
+
+def test_a_sub_net_of_nothing_but_skips_within_a_scale():
+    space, patch = SPACES[0]
+    network, image = one_shot(space, patch), torch.randn(2, 1, *patch)
+    network.take(smallest(space), 0.0)
+    assert network.man(image, smallest(space)) == {}
+    with_man = network(image)
+    network.take(smallest(space), 1.0)
+    assert torch.equal(network(image), with_man)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -8,9 +8,12 @@ import torch
 
 import nnunet_hypersegnas.trainers as trainers
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net, load_trained
+from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles, SubNetEvaluator
+from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net, load_trained, load_with_man
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError
 from nnunet_hypersegnas.nnunet.variants import IMAGE_ONLY, KEEP_MAN, MAIN, NO_ANNEAL, VANILLA, VARIANTS
+from nnunet_hypersegnas.search import SearchSettings
+from nnunet_hypersegnas.space import rng_for, sample
 from tests.trainers.conftest import BLOCK
 
 SHORT = {**BLOCK, "epochs": 2, "annealing_epochs": 1, "iterations_per_epoch": 3}
@@ -147,6 +150,29 @@ def test_the_search_takes_super_nets_without_man_only(make_trainer):
         else:
             with pytest.raises(CheckpointError, match=r"was trained with annealing .* lean on MAN"):
                 load_super_net(dataset, path)
+
+
+def test_the_search_keeps_a_man_that_is_told_the_architecture_alone(make_trainer, tmp_path):
+    trainer = make_trainer({**SHORT, "man": "architecture", "annealing": "none"})
+    trainer.run_training()
+    assert "MAN (told the architecture alone) in all of them, and in predictions" in Path(trainer.log_file).read_text()
+    assert logged(trainer, "spread_images") == [0, 0] and logged(trainer, "spread_architectures")[-1] > 0
+    dataset = PreprocessedDataset.find("999", "SupernetTrainerTest", "3d_fullres")
+    path = Path(trainer.output_folder) / "checkpoint_final.pth"
+    space, network = load_super_net(dataset, path)
+    evaluator = SubNetEvaluator(
+        dataset, 0, network, None, FinalistFiles(tmp_path), SearchSettings(), torch.device("cpu")
+    )
+    image = torch.randn(1, 1, 16, 16, 16)
+    for i in range(3):
+        architecture = sample(space, rng_for(0, "test", i))
+        network.take(architecture, evaluator.annealing)
+        with_man, searched = network(image), evaluator.inherited(architecture)(image)
+        torch.testing.assert_close(searched, with_man, rtol=1e-4, atol=1e-5)
+        network.take(architecture, 1.0)
+        assert (network(image) - with_man).abs().max() > 100 * (searched - with_man).abs().max()
+    with pytest.raises(CheckpointError, match="told the architecture alone, so it has one set of scalars"):
+        load_with_man(dataset, path)
 
 
 def test_a_man_whose_scalars_act_on_the_input_is_trained_and_kept(make_trainer):
