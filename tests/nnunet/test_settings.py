@@ -32,7 +32,10 @@ def test_every_fault_of_the_block_is_named_at_once():
         ({"epochs": 9, "warmup_epochs": 8.5}, r"\(1 \+ 8.5\) exceed epochs \(9\)"),  # a ninth by default
         ({"initial_lr": float("nan")}, "initial_lr is nan"),
         ({"weight_decay": float("inf")}, "weight_decay is inf"),
-        ({"man": "architecture"}, "man is 'architecture', allowed are 'image and architecture', 'image', 'none'"),
+        (
+            {"man": "topology"},
+            "man is 'topology', allowed are 'image and architecture', 'image', 'architecture', 'none'",
+        ),
         ({"scalar_position": "node"}, "scalar_position is 'node', allowed are 'output', 'input'"),
         ({"scalar_position": True}, "scalar_position is True, needed is one of 'output', 'input'"),
         ({"sampler": "greedy"}, "sampler is 'greedy', allowed are 'uniform', 'strictly fair', 'important paths'"),
