@@ -67,7 +67,7 @@ class EveryRow:
 
     @classmethod
     def of(cls, man: MetaAssistantNetwork) -> EveryRow:
-        return cls(man.space, man.scalar_position, man.scales_identities)
+        return cls(man.space, man.scalar_position, identities=man.told_image)
 
     def active(self) -> Iterator[Row]:
         for layer in range(self.space.layers):
@@ -192,6 +192,11 @@ class HyperNet(nn.Module):
         for linear in self.rows.values():
             nn.init.zeros_(linear.weight)
 
+    def __contains__(self, row: Row) -> bool:
+        """Whether the last layer has a row; `EveryRow` says which it is given."""
+        layer, column, _, operation = row
+        return _block(layer, column, operation) in self.rows
+
     def forward(self, code: Tensor, image_vector: Tensor, rows: Iterable[Row]) -> Tensor:
         """Return the sigmoids, in (0, 1), shape (B, sum of the scalars over the rows' edges in their order).
 
@@ -257,11 +262,6 @@ class MetaAssistantNetwork(nn.Module):
     def told_image(self) -> bool:
         return self.encoder is not None
 
-    @property
-    def scales_identities(self) -> bool:
-        """Whether skips within a scale have scalars."""
-        return self.told_image
-
     def forward(self, image: Tensor | None, architecture: Architecture, annealing: float = 0.0) -> Modulation | None:
         """Return the scalars of the active edges, each of shape (B, channels), relative to the paper's fixed 0.5.
 
@@ -285,7 +285,7 @@ class MetaAssistantNetwork(nn.Module):
         return {(layer, column): part for (layer, column, *_), part in zip(active, parts, strict=True)}
 
     def _with_scalars(self, rows: Rows) -> list[Row]:
-        return [row for row in rows.active() if self.scales_identities or not is_identity(row[2], row[3])]
+        return [row for row in rows.active() if row in self.hyper_net]
 
     def scalars(self, image: Tensor | None, architecture: Architecture, rows: Rows) -> Tensor:
         """Return H's sigmoids for the edges of `rows`, when told `architecture` (Eq. 4, omega_H^{a,I}).
