@@ -21,6 +21,7 @@ class HandMadeMAN:
 
     space = SPACE
     scalar_position = "output"
+    told_image = True
 
     def scalars(self, image, architecture, rows):
         assert len(list(rows.active())) == 2 * SPACE.layers * len(SPACE.edges)
