@@ -86,7 +86,7 @@ class Training:
 
     def __init__(self, bench: Bench, network: nn.Module) -> None:
         self.bench, self.network = bench, network
-        # As nnU-Net does for a sub-net, and the trainer for a super-net.
+        # The same for both, so that ratios are of the networks; a super-net's trainer takes AdamW by default.
         is_super_net = isinstance(network, OneShotNetwork)
         weights = network.super_net if is_super_net else network
         optimizers: dict[str, torch.optim.Optimizer] = {

@@ -1,6 +1,7 @@
 """nnU-Net trainers, found by `nnUNetv2_train ... -tr NAME` through the folder `nnunet_ext` (see `hsnas_env`)."""
 
 from nnunet_hypersegnas.trainers.ablation import (
+    HyperSegNASSupernetTrainerAnnealMAN,
     HyperSegNASSupernetTrainerImageOnly,
     HyperSegNASSupernetTrainerKeepMAN,
     HyperSegNASSupernetTrainerNoAnneal,
@@ -32,4 +33,5 @@ __all__ = [
     "HyperSegNASSupernetTrainerImageOnly",
     "HyperSegNASSupernetTrainerKeepMAN",
     "HyperSegNASSupernetTrainerNoAnneal",
+    "HyperSegNASSupernetTrainerAnnealMAN",
 ]

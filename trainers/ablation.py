@@ -1,6 +1,6 @@
-"""The super-nets that the paper compares its own with (section 4.1), trained with the same hyper-parameters."""
+"""The super-nets of the paper's ablation (section 4.1): its own and those it is compared with, alike in all but MAN."""
 
-from nnunet_hypersegnas.nnunet.variants import IMAGE_ONLY, KEEP_MAN, NO_ANNEAL, VANILLA
+from nnunet_hypersegnas.nnunet.variants import IMAGE_ONLY, KEEP_MAN, MAIN, NO_ANNEAL, VANILLA
 from nnunet_hypersegnas.trainers.supernet_trainer import HyperSegNASSupernetTrainer
 
 
@@ -26,3 +26,9 @@ class HyperSegNASSupernetTrainerNoAnneal(HyperSegNASSupernetTrainer):
     """D: MAN takes part in every iteration, and in no prediction."""
 
     variant = NO_ANNEAL
+
+
+class HyperSegNASSupernetTrainerAnnealMAN(HyperSegNASSupernetTrainer):
+    """MAN is told image and architecture, and annealed away in the last epochs (section 3.2)."""
+
+    variant = MAIN

@@ -19,6 +19,7 @@ from torch import nn
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics, spread_architectures
 from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
+from nnunet_hypersegnas.nnunet.optimizers import make_optimizer
 from nnunet_hypersegnas.nnunet.recipes import departures_of_plans
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.seeded_batches import ForgetfulTransforms, SeededBatches
@@ -32,7 +33,7 @@ from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
     data_changes,
     load_checkpoint_file,
 )
-from nnunet_hypersegnas.nnunet.variants import MAIN, Variant
+from nnunet_hypersegnas.nnunet.variants import Variant
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.space import (
     Architecture,
@@ -53,7 +54,7 @@ VALIDATION_SHARE = 0.1  # of an epoch's time
 
 
 class HyperSegNASSupernetTrainer(SpaceTrainer):
-    """Trains super-net and Meta-Assistant Network, then anneals MAN away (paper section 3.2).
+    """Trains a super-net, with a Meta-Assistant Network where the settings ask for one (paper section 3.2).
 
     Settings stand in the `hypersegnas` block of the plans' configuration, see `SuperNetSettings`. What is drawn in an
     iteration, lambda and the learning rate follow from seed, epoch and iteration alone, so `--c` continues a run as if
@@ -62,7 +63,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     network: Any
     total_epochs: int | None = None  # short trainings: train this many epochs instead of the plans' setting
-    variant: Variant = MAIN  # of the ablation: its settings stand in place of the plans'
+    variant: Variant | None = None  # of the ablation: its settings stand in place of the plans'
 
     def __init__(
         self,
@@ -104,7 +105,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     @classmethod
     def settings_of(cls, configuration: Mapping[str, Any]) -> SuperNetSettings:
         """Return the settings with which this class trains a plans configuration."""
-        settings = replace(SuperNetSettings.from_configuration(configuration), **cls.variant.settings)
+        settings = SuperNetSettings.from_configuration(configuration)
+        if cls.variant is not None:
+            settings = replace(settings, **cls.variant.settings)
         return settings if cls.total_epochs is None else settings.shortened(cls.total_epochs)
 
     @classmethod  # nnU-Net's is static, and called in ways that allow both
@@ -156,11 +159,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     def _optimizer(self, kind: str, module: nn.Module, base_lr: float) -> torch.optim.Optimizer:
         groups = [{"params": list(module.parameters()), "base_lr": base_lr}]
-        if kind == "SGD":
-            return torch.optim.SGD(
-                groups, base_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True, foreach=True
-            )
-        return torch.optim.AdamW(groups, base_lr, weight_decay=self.weight_decay, foreach=True)
+        return make_optimizer(kind, groups, base_lr, self.weight_decay)
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -233,7 +232,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         return training, ValidationPatches(validation, MAX_VALIDATION_PATCHES, seed)
 
     def validation_step(self, batch: list[Batch]) -> dict:
-        """Score every reference sub-net on every patch, with MAN as it stands and with MAN removed."""
+        """Score every reference sub-net on every patch: with MAN, if there is one, as it stands, and without it."""
         started = time()
         if self.validation_patches is None:
             self.validation_patches = self._affordable_patches(started)
@@ -311,11 +310,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
                     dsc = 2 * tp / (2 * tp + fp + fn)
                 values.append(np.nanmean(dsc) if not np.isnan(dsc).all() else float("nan"))
                 self._log(f"dsc_{name}{suffix}", values[-1])
-            line.append(f"{name} {values[0]:.4f} ({values[1]:.4f})")
-        self.print_to_log_file(
-            f"Pseudo dice of sub-nets with MAN at lambda {self.annealing_lambda:.3f} (and without MAN): "
-            + ", ".join(line)
-        )
+            line.append(f"{name} {values[0]:.4f}" + (f" ({values[1]:.4f})" if self.settings.has_man else ""))
+        with_man = f" with MAN at lambda {self.annealing_lambda:.3f} (and without MAN)" if self.settings.has_man else ""
+        self.print_to_log_file(f"Pseudo dice of sub-nets{with_man}: {', '.join(line)}")
 
     def _log_spread(self, patches: list[Batch]) -> None:
         man = self.one_shot_network().man

@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar=("NAME", "SETTING=VALUE"),
         help="also train a super-net with other settings in the hypersegnas block, as in `--vary sandwich "
-        "sandwich_every=4 man=none`; may be given several times",
+        "sandwich_every=4`; may be given several times",
     )
     parser.add_argument(
         "--architectures", type=positive_int, metavar="N", default=25, help="sub-nets that are scored [%(default)s]"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
-from nnunet_hypersegnas.nnunet.discovery import TRAINER
+from nnunet_hypersegnas.nnunet.variants import KEEP_MAN
 
 if TYPE_CHECKING:
     from nnunet_hypersegnas.nnunet.man.analysis import AnalysedCase
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("configuration", metavar="CONFIGURATION", help="3d_fullres, 2d, ...")
     parser.add_argument("fold", metavar="FOLD", type=whole_number, help="that the super-net was trained on")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="[%(default)s]")
-    parser.add_argument("-tr", metavar="TRAINER", default=TRAINER, help="of the super-net [%(default)s]")
+    parser.add_argument("-tr", metavar="TRAINER", default=KEEP_MAN.trainer, help="of the super-net [%(default)s]")
     parser.add_argument(
         "-chk",
         metavar="FILE",

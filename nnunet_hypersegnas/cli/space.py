@@ -93,10 +93,9 @@ def run(args: argparse.Namespace) -> None:
     precision = "fp16 autocast on CUDA" if args.device == "cuda" else "fp32 on a CPU"
     print(f"\nOf one network, trained by nnU-Net ({precision}):")
     print(format_table(found.costs()))
-    print(
-        f"The super-net has {format_count(found.super_net_parameters)} parameters and MAN "
-        f"{format_count(found.man_parameters)}; each step trains one architecture."
-    )
+    man = f" and MAN {format_count(found.man_parameters)}" if found.man_parameters else ""
+    weights = format_count(found.super_net_parameters)
+    print(f"The super-net has {weights} parameters{man}; each step trains one architecture.")
     if args.write:
         write_json(path, plans_with_settings(dataset.plans, args.configuration, args.write, settings, space))
         print(f"\nWritten: {path}")

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from nnunet_hypersegnas.nnunet.cost_meter import CostMeter
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.cross_validation import FOLDS
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.fine_tuning import sgd, sub_net_trainer
+from nnunet_hypersegnas.nnunet.fine_tuning import sub_net_trainer
 from nnunet_hypersegnas.nnunet.msd_steps import ENDING, MsdRun
+from nnunet_hypersegnas.nnunet.optimizers import STATES, make_optimizer
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.sliding_window import STEP
 from nnunet_hypersegnas.nnunet.validation_crops import MAX_SIDE_MM
+from nnunet_hypersegnas.nnunet.variants import settings_under
 from nnunet_hypersegnas.search import BudgetSampler, SearchSettings, rungs_of
 from nnunet_hypersegnas.space import Architecture, largest, rng_for, sample, smallest, to_architectures
 
@@ -34,7 +36,7 @@ ROUNDS = 3
 ARCHITECTURES = 4
 STOCK_EPOCHS, STOCK_ITERATIONS = 1000, 250
 MIRRORED = {2: 4, 3: 8}  # forward passes of each patch, by number of axes
-WEIGHT_BYTES = 8  # a weight and its momentum, in a checkpoint
+WEIGHT_BYTES = 4
 CHECKPOINTS = 2
 
 
@@ -74,7 +76,7 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
     meter = CostMeter(dataset, space, device)
     patch_ms = [meter.latency_ms(architecture) or math.inf for architecture in found[:1]]
     network_step_s = _seconds([meter.training_step(found[0])])
-    settings = SuperNetSettings.from_configuration(dataset.configuration.configuration)
+    settings = _settings(run, dataset)
     with tempfile.TemporaryDirectory() as folder:
         trainer = sub_net_trainer(dataset, space, 0, device, Path(folder))
         one_shot = OneShotNetwork(
@@ -89,7 +91,8 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
             fixed_scalar=settings.fixed_scalar,
         ).to(device)
         trainer.network = one_shot.train()
-        trainer.optimizer = sgd(trainer, trainer.initial_lr)
+        groups = [{"params": list(one_shot.parameters())}]
+        trainer.optimizer = make_optimizer(settings.optimizer, groups, settings.base_lr, settings.weight_decay)
         batch = meter.noise()
 
         def step(architecture: Architecture) -> Callable[[], None]:
@@ -122,10 +125,7 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
         probed: on the device.
         search: the search's settings.
     """
-    configuration, settings = (
-        dataset.configuration,
-        SuperNetSettings.from_configuration(dataset.configuration.configuration),
-    )
+    configuration, settings = dataset.configuration, _settings(run, dataset)
     cases, tests = (len(cases_in(run.folder / name, ENDING)) for name in ("labelsTr", "imagesTs"))
     image = [round(n) for n in configuration.configuration["median_image_size_in_voxels"]]
     if len(image) == 2:
@@ -157,17 +157,19 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
             Estimate(
                 step="super-net",
                 seconds=iterations * probed.super_net_step_s + validation * case_s,
-                disk_bytes=CHECKPOINTS * WEIGHT_BYTES * probed.super_net_parameters,
+                disk_bytes=CHECKPOINTS * _checkpoint_bytes(probed.super_net_parameters, settings.optimizer),
             ),
             Estimate(
                 step="search",
                 seconds=len(run.budgets) * probed.patch_s * sum(rung.keep * rung.cost_patches for rung in rungs),
-                disk_bytes=len(run.budgets) * search.finalists * 4.0 * probed.network_parameters,
+                disk_bytes=len(run.budgets) * search.finalists * WEIGHT_BYTES * probed.network_parameters,
             ),
         ]
     fold_s = epochs * STOCK_ITERATIONS * probed.network_step_s + validation * case_s
     # With all of nnU-Net's probabilities, which it compresses.
-    fold_bytes = CHECKPOINTS * WEIGHT_BYTES * probed.network_parameters + 4 * validation * prod(image) * heads
+    fold_bytes = (
+        CHECKPOINTS * _checkpoint_bytes(probed.network_parameters, "SGD") + 4 * validation * prod(image) * heads
+    )
     folds = networks * len(run.folds)
     return [
         *found,
@@ -213,6 +215,16 @@ def _seconds(steps: Sequence[Callable[[], None]]) -> float:
         if time.monotonic() - started > PROBE_S:
             break
     return statistics.median(taken)
+
+
+def _settings(run: MsdRun, dataset: PreprocessedDataset) -> SuperNetSettings:
+    """Return the settings with which the run's super-net is trained."""
+    settings = SuperNetSettings.from_configuration(dataset.configuration.configuration)
+    return replace(settings, **settings_under(run.supernet_trainer))
+
+
+def _checkpoint_bytes(parameters: int, optimizer: str) -> int:
+    return WEIGHT_BYTES * (1 + STATES[optimizer]) * parameters
 
 
 def _epochs(trainer: str, default: int) -> int:

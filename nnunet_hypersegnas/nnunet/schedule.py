@@ -19,7 +19,8 @@ class Schedule:
 
     Attributes:
         iterations: all iterations.
-        annealing: how many of the last iterations anneal MAN away, and let the network settle without it.
+        annealing: how many of the last iterations anneal MAN away, where there is one, and let the network settle; the
+            learning rate restarts for them.
         annealing_share: the share of them after which MAN is gone.
         warmup: how many of the first iterations run with every edge active.
         restart: the learning rate that annealing starts from, relative to the initial one.

@@ -14,7 +14,7 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.recipes import AUGMENTATIONS, BLOCK, PAPER_ANNEALING_SHARE, PAPER_EPOCHS, RECIPES
 from nnunet_hypersegnas.space import SAMPLERS, SearchSpace, SearchSpaceError
 
-OPTIMIZERS = {"SGD": 0.01, "AdamW": 0.003}  # with the learning rate each one starts from by default
+OPTIMIZERS = {"AdamW": 0.003, "SGD": 0.01}  # with the learning rate each one starts from by default
 MAN_LR = 0.001  # at the network's own, MAN's sigmoids become a static mask, or saturate
 # In the environment of a training: 1 leaves out nnU-Net's validation after it, which takes long and scores one sub-net.
 NO_VALIDATION = "HSNAS_NO_VALIDATION"
@@ -46,15 +46,16 @@ class SuperNetSettings:
         channels: feature channels of each scale, finest first; doubled from 32 where not given.
         scales: number of scales; by default the rule of `SearchSpace.from_stages`.
         epochs: all epochs, annealing included (720).
-        annealing_epochs: how many of the last epochs anneal MAN away (a ninth of all; fractions are allowed).
+        annealing_epochs: the last epochs, for which the learning rate restarts and in which MAN, where there is one, is
+            annealed away (a ninth of all; fractions are allowed).
         annealing_share: the share of these after which MAN is gone; in the rest the super-net settles without it.
         warmup_epochs: how many of the first epochs train with every edge active (0; not in the paper).
         iterations_per_epoch: nnU-Net's 250.
-        optimizer: "SGD" (Nesterov momentum 0.99, as nnU-Net) or "AdamW".
-        initial_lr: learning rate of the super-net (0.01 for SGD, 0.003 for AdamW).
+        optimizer: "AdamW" or "SGD" (Nesterov momentum 0.99, as nnU-Net).
+        initial_lr: learning rate of the super-net (0.003 for AdamW, 0.01 for SGD).
         annealing_lr: learning rate that annealing restarts from (half of initial_lr).
-        man: what MAN is told: "image and architecture", "image", "architecture", or "none", which is a super-net
-            without MAN.
+        man: what MAN is told: "image and architecture" as in the paper, "image", "architecture", or "none", which is a
+            super-net without MAN (the default: super-nets rank as well without it, see docs/experiments.md).
         annealing: how MAN goes: "linear" (Eq. 5), "none" (it is kept, for predictions too) or "at once" (it takes part
             in every iteration, and in no prediction). Learning rates are the same for all three.
         man_optimizer: MAN's own, "AdamW" or "SGD" (by default AdamW: gradients of scalars are too small for SGD).
@@ -87,10 +88,10 @@ class SuperNetSettings:
     annealing_share: float = 0.5
     warmup_epochs: float = 0.0
     iterations_per_epoch: int = 250
-    optimizer: str = "SGD"
+    optimizer: str = "AdamW"
     initial_lr: float | None = None
     annealing_lr: float | None = None
-    man: str = MAN_INPUTS[0]
+    man: str = "none"
     annealing: str = ANNEALINGS[0]
     man_optimizer: str = "AdamW"
     man_lr: float | None = None

@@ -18,6 +18,7 @@ from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
     data_changes,
     load_checkpoint_file,
 )
+from nnunet_hypersegnas.nnunet.variants import KEEP_MAN, VANILLA
 from nnunet_hypersegnas.space import SearchSpace
 
 
@@ -59,7 +60,7 @@ def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpac
     if trained.record.annealing_lambda < 1 and not settings.keeps_constants:
         raise CheckpointError(
             f"{path} was trained with annealing {settings.annealing!r} and man {settings.man!r}, so its weights lean "
-            "on MAN and do not rank sub-nets; search a super-net of HyperSegNASSupernetTrainer"
+            f"on MAN and do not rank sub-nets; search a super-net of {VANILLA.trainer}"
         )
     return trained.record.space, trained.network
 
@@ -95,12 +96,16 @@ def load_with_man(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         CheckpointError: the file is missing, no super-net's, made for another search space or other labels, or the
             super-net has no MAN, or one that is not told the image.
     """
+    if not path.exists():
+        raise CheckpointError(
+            f"no checkpoint at {path}; train this super-net first, or name another's trainer with -tr"
+        )
     checkpoint = load_checkpoint_file(path)
     record = SuperNetRecord.from_checkpoint(checkpoint, path)
     if not record.settings.has_man:
         raise CheckpointError(
             f"{path} is a super-net without MAN, so there are no scalars to look at; name another trainer with -tr, "
-            "such as HyperSegNASSupernetTrainer"
+            f"such as {KEEP_MAN.trainer}"
         )
     if "image" not in record.settings.man:
         raise CheckpointError(

@@ -20,6 +20,8 @@ CONFIGURATION_KEYS = ("spacing", "patch_size", "data_identifier", "normalization
 DATASET_KEYS = ("labels", "channel_names")
 LOG_PREFIX = "hsnas_"  # of our keys in nnU-Net's log
 TRAINING_SECONDS = f"{LOG_PREFIX}training_seconds"  # of the training iterations of each epoch
+# Of records from before these could be set.
+EARLIER_SETTINGS = {"man": "image and architecture", "annealing": "linear"}
 
 
 class CheckpointError(HyperSegNASError):
@@ -66,7 +68,7 @@ class SuperNetRecord:
         try:
             return cls(
                 space=SearchSpace.from_json(value["space"]),
-                settings=SuperNetSettings(**value["settings"]),
+                settings=SuperNetSettings(**{**EARLIER_SETTINGS, **value["settings"]}),
                 iteration=value["iteration"],
                 annealing_lambda=value["annealing_lambda"],
                 validation_patches=value.get("validation_patches"),
@@ -110,8 +112,8 @@ class SuperNetRecord:
         if changed := sorted(key for key in mine if key not in free and mine[key] != theirs[key]):
             difference = ", ".join(f"{key} {mine[key]} -> {theirs[key]}" for key in changed)
             raise CheckpointError(
-                f"the checkpoint was trained with other settings ({difference}); restore the hypersegnas block of the "
-                "plans or train anew without --c"
+                f"the checkpoint was trained with other settings ({difference}); let the hypersegnas block of the "
+                "plans name the former ones or train anew without --c"
             )
 
 

@@ -92,8 +92,9 @@ NO_ANNEAL = Variant(
 MAIN = Variant(
     key="main",
     title="HyperSegNAS: MAN annealed",
-    trainer=TRAINER,
-    trained_as=TRAINER,
+    trainer=f"{TRAINER}AnnealMAN",
+    trained_as=f"{TRAINER}AnnealMAN",
+    settings={"man": "image and architecture", "annealing": "linear"},
     published=Published(pancreas=0.7631, tumour=0.4199, mean=0.5915, seconds_per_volume=47.27),
 )
 
@@ -138,4 +139,9 @@ def varied(key: str, changes: Mapping[str, Any]) -> Variant:
 
 def trained_variant(variant: Variant) -> Variant:
     """Return the variant whose training gives a variant's super-net: itself, or the one it shares it with."""
-    return next(known for known in VARIANTS.values() if known.trainer == variant.trained_as)
+    return next((known for known in VARIANTS.values() if known.trainer == variant.trained_as), variant)
+
+
+def settings_under(trainer: str) -> Mapping[str, Any]:
+    """Return what a trainer puts in place of the plans' settings; nothing, where it is none of the ablation's."""
+    return next((known.settings for known in VARIANTS.values() if known.trainer == trainer), {})

@@ -74,7 +74,7 @@ def test_only_missing_trainings_are_named(ablation, capsys):
     assert main(ablation.words("--dry-run", "--longer-vanilla", "1.5")) == 0
     found = commands(capsys)
     by_model = [(c[c.index("-tr") + 1].removeprefix("HyperSegNASSupernetTrainer"), c[c.index("-p") + 1]) for c in found]
-    trainers = ["Vanilla", "ImageOnly", "KeepMAN", ""]  # D is C's training
+    trainers = ["Vanilla", "ImageOnly", "KeepMAN", "AnnealMAN"]  # D is C's training
     expected = [(trainer, plans) for plans in (PLANS, f"{PLANS}_seed1", f"{PLANS}_seed2") for trainer in trainers]
     expected[1:1] = [("Vanilla", f"{PLANS}_seed0_3epochs")]
     expected[6:6] = [("Vanilla", f"{PLANS}_seed1_3epochs")]
@@ -84,10 +84,20 @@ def test_only_missing_trainings_are_named(ablation, capsys):
     assert not list(ablation.preprocessed.glob(f"{PLANS}_*")) and not ablation.output.exists()  # nothing was written
 
 
+def test_what_the_plans_say_of_man_stands_below_the_variants(ablation, capsys):
+    assert main(ablation.words("--dry-run")) == 0
+    expected = commands(capsys)
+    ablation.write(man="image", annealing="none")
+    assert main(ablation.words("--dry-run")) == 0
+    assert commands(capsys) == expected and len(expected) == 12
+
+
 def test_variants_of_settings_have_plans_of_their_own(ablation, capsys):
     words = ablation.words("--dry-run", "--variants", "vanilla", "--seeds", "0", "3")
     assert (
-        main([*words, "--vary", "sandwich", "sandwich_every=2", "man=none", "--vary", "input", "scalar_position=input"])
+        main(
+            [*words, "--vary", "sandwich", "sandwich_every=2", "--vary", "input", "man=image", "scalar_position=input"]
+        )
         == 0
     )
     found = [
@@ -165,7 +175,6 @@ def test_from_plans_to_tables_through_an_interruption(ablation, capfd, monkeypat
         (["--variants", "best"], {}, "invalid choice: 'best'"),
         (["--seeds", "-1"], {}, "-1"),
         (["--architectures", "0"], {}, "0 is not a positive number"),
-        ([], {"annealing": "none"}, "plans AblationTest set annealing 'none', which is what the variants"),
         ([], {"layers": 0}, "layers is 0"),
         (["-p", "No"], {}, "no plans No"),
         (["--longer-vanilla", "0.01"], {}, "epochs is 0"),

@@ -1,8 +1,9 @@
-"""hsnas_man on the demo's super-net, with real nnU-Net underneath."""
+"""hsnas_man on a super-net whose MAN was annealed away, of the demo's plans, with real nnU-Net underneath."""
 
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,15 +14,32 @@ from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.cli.man import main
 from nnunet_hypersegnas.evaluation.images import read_geometry
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
 from nnunet_hypersegnas.space import largest, u_net
+from tests.conftest import run
 
-PLANS, TRAINER = "HyperSegNASDemoSupernet", "HyperSegNASSupernetTrainer"
-WORDS = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu"]
+PLANS, TRAINER = "HyperSegNASDemoSupernet", "HyperSegNASSupernetTrainerAnnealMAN"
+WORDS = ["999", "3d_fullres", "0", "-p", PLANS, "-tr", TRAINER, "--device", "cpu"]
 
 
-def space_of(demo):
-    return SuperNetRecord.read(demo.supernet_fold / "checkpoint_final.pth").space
+@pytest.fixture(scope="module")
+def super_net_fold(finished_demo):
+    """Where the super-net's checkpoints are; the demo's own has no MAN."""
+    variables = {
+        name: str(finished_demo.folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    }
+    words = ["999", "3d_fullres", "0", "-tr", TRAINER, "-p", PLANS, "-device", "cpu"]
+    extension = str(external_trainer_folder())
+    result = run("nnUNetv2_train", *words, HSNAS_NO_VALIDATION="1", nnUNet_extTrainer=extension, **variables)
+    assert result.returncode == 0, result.stdout + result.stderr
+    model = finished_demo.folder / "nnUNet_results" / "Dataset999_Synthetic" / f"{TRAINER}__{PLANS}__3d_fullres"
+    yield model / "fold_0"
+    shutil.rmtree(model)
+
+
+def space_of(fold):
+    return SuperNetRecord.read(fold / "checkpoint_final.pth").space
 
 
 @pytest.fixture
@@ -30,12 +48,12 @@ def validation_cases(demo_environment):
 
 
 @pytest.fixture
-def edited_checkpoint(demo_environment):
+def edited_checkpoint(demo_environment, super_net_fold):
     """A copy of the super-net's checkpoint beside it, with another record or other weights."""
-    made = demo_environment.supernet_fold / "checkpoint_edited.pth"
+    made = super_net_fold / "checkpoint_edited.pth"
 
     def edit(change):
-        checkpoint = torch.load(demo_environment.supernet_fold / "checkpoint_final.pth", weights_only=False)
+        checkpoint = torch.load(super_net_fold / "checkpoint_final.pth", weights_only=False)
         change(checkpoint)
         torch.save(checkpoint, made)
         return made.name
@@ -44,7 +62,18 @@ def edited_checkpoint(demo_environment):
     made.unlink(missing_ok=True)
 
 
-def test_one_case_from_plans_to_maps(demo_environment, validation_cases, tmp_path, capsys):
+def test_the_training_log_tells_of_man(super_net_fold):
+    (log,) = super_net_fold.glob("training_log*.txt")
+    text = log.read_text()
+    assert text.count("Pseudo dice of sub-nets with MAN at lambda") == 3 and "Spread of MAN's scalars" in text
+    logged = torch.load(super_net_fold / "checkpoint_final.pth", weights_only=False)["logging"]
+    for name in ("largest", "smallest", "unet", "random0", "random1", "random2"):
+        assert len(logged[f"hsnas_dsc_{name}"]) == len(logged[f"hsnas_dsc_{name}_without_man"]) == 3
+    assert logged["hsnas_lambda"][0] == 0 and logged["hsnas_lambda"][-1] == 1
+    assert (super_net_fold / "progress_supernet.png").stat().st_size > 10_000
+
+
+def test_one_case_from_plans_to_maps(demo_environment, super_net_fold, validation_cases, tmp_path, capsys):
     assert main([*WORDS, "--output", str(tmp_path / "maps")]) == 0
     case = validation_cases[0]
     maps = [tmp_path / "maps" / f"{case}_{name}_deviation.nii.gz" for name in ("image", "architecture")]
@@ -60,7 +89,7 @@ def test_one_case_from_plans_to_maps(demo_environment, validation_cases, tmp_pat
         assert np.isfinite(values).all() and values.min() >= 0 and values.max() > 0
     assert (tmp_path / "maps" / f"{case}.png").read_bytes().startswith(b"\x89PNG")
 
-    space = space_of(demo_environment)
+    space = space_of(super_net_fold)
     sizes = [layer["scalars"] for layer in statistics["scalars"]["layers"]]
     assert sizes == [2 * sum(space.channels[edge.target] for edge in space.edges)] * 3
     assert statistics["stride"] == 16 and [one["name"] for one in statistics["architectures"]] == ["small", "large"]
@@ -76,10 +105,10 @@ def test_one_case_from_plans_to_maps(demo_environment, validation_cases, tmp_pat
     assert "MAN was annealed away" in printed and "Scalars are in (0, 2)" in printed and "Scalars by layer" in printed
 
 
-def test_all_cases_and_chosen_architectures(demo_environment, validation_cases, tmp_path, monkeypatch, capsys):
+def test_all_cases_and_chosen_architectures(demo_environment, super_net_fold, validation_cases, tmp_path, capsys):
     """Into the folder among nnU-Net's results. Architectures that are one and the same do not differ."""
     dataset = PreprocessedDataset.find("999", PLANS, "3d_fullres")
-    space = space_of(demo_environment)
+    space = space_of(super_net_fold)
     files = [str(tmp_path / f"{make.__name__}.json") for make in (u_net, largest)]
     for file, make in zip(files, (u_net, largest), strict=True):
         write_json(tmp_path / file, make(space).to_json())
@@ -125,7 +154,7 @@ def test_an_unfinished_and_saturated_man(demo_environment, edited_checkpoint, tm
         (["--stride", "0"], "0 is not a positive number"),
     ],
 )
-def test_bad_arguments(demo_environment, tmp_path, words, message, capsys):
+def test_bad_arguments(demo_environment, super_net_fold, tmp_path, words, message, capsys):
     try:
         code = main([*WORDS, "--output", str(tmp_path / "none"), *words])
     except SystemExit as usage:
@@ -135,7 +164,11 @@ def test_bad_arguments(demo_environment, tmp_path, words, message, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_a_super_net_without_man(edited_checkpoint, capsys):
-    name = edited_checkpoint(lambda checkpoint: checkpoint["hypersegnas"]["settings"].update(man="none"))
-    assert main([*WORDS, "-chk", name]) == 1
+def test_the_trainer_that_keeps_man_is_the_default(demo_environment, capsys):
+    assert main(["999", "3d_fullres", "0", "-p", PLANS]) == 1
+    assert f"HyperSegNASSupernetTrainerKeepMAN__{PLANS}" in capsys.readouterr().err
+
+
+def test_a_super_net_without_man(demo_environment, capsys):
+    assert main([*WORDS, "-tr", "HyperSegNASSupernetTrainer"]) == 1
     assert "is a super-net without MAN, so there are no scalars to look at" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`hsnas_space` on the demo's data set, and on one that is planned and no more."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -41,6 +42,7 @@ def test_the_written_plans_give_what_was_printed(planned, capsys):
     words = ["998", "3d_fullres", "--layers", "5", "--scales", "3", "--write", "Mine"]
     assert main(words) == 0
     printed = capsys.readouterr().out
+    assert re.search(r"The super-net has [0-9.]+ M parameters; each step", printed)
     assert "5 layers of 7 edges" in printed and "-tr HyperSegNASSupernetTrainer -p Mine" in printed
     assert main(["998", "3d_fullres", "-p", "Mine"]) == 0
     again = capsys.readouterr().out
@@ -59,6 +61,7 @@ def test_the_papers_recipe_can_be_preprocessed_and_trained(demo_environment, cap
     words = ["999", "3d_fullres", "--recipe", "paper", "--layers", "4", "--write", "PaperPlans"]
     assert main(words) == 0
     printed = capsys.readouterr().out
+    assert re.search(r" M parameters and MAN [0-9.]+ M; each step", printed)
     assert "patch 96 x 96 x 96, batch 8" in printed and "4 layers of 10 edges" in printed
     command = next(line.partition("first: ")[2] for line in printed.splitlines() if "preprocess at 1 mm" in line)
     result = run(*command.split(), "-np", "1", nnUNet_n_proc_DA="1")

@@ -95,7 +95,8 @@ def test_from_images_to_predictions(row, loop):
     described = plans["configurations"][configuration]
     described["batch_size"] = 2
     described["hypersegnas"] |= {"epochs": 2, "annealing_epochs": 1, "iterations_per_epoch": 3, "save_every": 1}
-    described["hypersegnas"] |= {"sandwich_every": 2, "sampler": "strictly fair", "scalar_position": "input"}
+    described["hypersegnas"] |= {"sandwich_every": 2, "sampler": "strictly fair"}
+    described["hypersegnas"] |= {"man": "image and architecture", "scalar_position": "input"}
     path.write_text(json.dumps(plans))
 
     train = ("nnUNetv2_train", DATASET, configuration, "0", "-device", "cpu")

@@ -21,7 +21,14 @@ from nnunet_hypersegnas.nnunet.validation_crops import keep_validation_crops
 from nnunet_hypersegnas.space import smallest
 
 PLANS, CASCADE = "CascadeTest", "3d_cascade_fullres"
-BLOCK = {"layers": 2, "channels": [4, 6], "epochs": 1, "annealing_epochs": 0.5, "iterations_per_epoch": 2}
+BLOCK = {
+    "layers": 2,
+    "channels": [4, 6],
+    "epochs": 1,
+    "annealing_epochs": 0.5,
+    "iterations_per_epoch": 2,
+    "man": "image",
+}
 
 
 @pytest.fixture

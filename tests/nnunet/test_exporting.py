@@ -39,7 +39,8 @@ def test_both_formats_give_what_nnunet_gives(words, tmp_path, capsys):
         with torch.no_grad():
             expected = trained.network(image)
             assert list(expected.shape[1:]) == about["output"]["shape"][1:]
-            torch.testing.assert_close(program(image), expected)
+            # Rounding goes with the largest logit, which is about 30 here: 17 ulp of it.
+            torch.testing.assert_close(program(image), expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
         (found,) = session.run(["logits"], {"image": image.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4)
     for file in about["files"].values():

@@ -20,6 +20,8 @@ def test_the_papers_recipe_is_the_papers():
     settings = _settings(recipe="paper")
     schedule = Schedule.from_settings(settings)
     assert (schedule.main, schedule.annealing, schedule.warmup) == (160_000, 20_000, 0)
+    assert (settings.man, settings.annealing) == ("image and architecture", "linear")
+    assert (settings.optimizer, settings.base_lr) == ("SGD", 0.01)
     assert settings.fixed_scalar == 0.5 and settings.augmentation == "rotation and flip"
     assert not settings.deep_supervision and settings.oversample_foreground == 0 and settings.architecture_per_rank
     assert SuperNetSettings(**settings.to_json()) == settings

@@ -112,6 +112,7 @@ def copied_super_net(demo_environment, tmp_path, monkeypatch):
 def test_unfinished_annealing(search, copied_super_net):
     checkpoint = torch.load(copied_super_net, weights_only=False)
     checkpoint["hypersegnas"]["annealing_lambda"] = 0.5
+    checkpoint["hypersegnas"]["settings"]["man"] = "image and architecture"
     torch.save(checkpoint, copied_super_net)
     line = search()
     assert "MAN is not annealed away" in line and "lambda 0.500" in line and "--c" in line
@@ -130,6 +131,7 @@ def test_weights_of_another_version(search, copied_super_net):
 def test_a_super_net_whose_man_is_gone_is_searched_whatever_man_it_had(demo_environment, copied_super_net):
     checkpoint = torch.load(copied_super_net, weights_only=False)
     checkpoint["network_weights"] |= {"man.of_another_version": torch.zeros(1)}
+    checkpoint["hypersegnas"]["settings"]["man"] = "image and architecture"
     torch.save(checkpoint, copied_super_net)
     dataset = PreprocessedDataset.find("999", PLANS, "3d_fullres")
     _, network = load_super_net(dataset, copied_super_net)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from nnunet_hypersegnas.cost import SetupError
@@ -26,7 +28,7 @@ def test_every_fault_of_the_block_is_named_at_once():
     ("block", "message"),
     [
         ({"layer": 3, "chanels": 1}, r"unknown keys \['chanels', 'layer'\]; known are \['recipe', 'layers'"),
-        ({"optimizer": "Adam"}, "optimizer is 'Adam', allowed are 'SGD', 'AdamW'"),
+        ({"optimizer": "Adam"}, "optimizer is 'Adam', allowed are 'AdamW', 'SGD'"),
         ({"scales": 3, "channels": [8, 16]}, "scales is 3, but channels names 2"),
         ({"epochs": 10, "annealing_epochs": 8, "warmup_epochs": 3}, r"\(8 \+ 3\) exceed epochs \(10\)"),
         ({"epochs": 9, "warmup_epochs": 8.5}, r"\(1 \+ 8.5\) exceed epochs \(9\)"),  # a ninth by default
@@ -56,16 +58,16 @@ def test_a_block_that_is_no_object_is_refused():
 
 
 def test_settings_survive_json():
-    settings = _settings(channels=[8, 16], epochs=10, annealing_epochs=2.5, optimizer="AdamW")
+    settings = _settings(channels=[8, 16], epochs=10, annealing_epochs=2.5, optimizer="SGD", man="image")
     assert SuperNetSettings(**settings.to_json()) == settings
-    assert settings.base_lr == 0.003 and settings.man_base_lr == 0.001
+    assert settings.base_lr == 0.01 and settings.man_base_lr == 0.001
     assert _settings(man_optimizer="SGD").man_base_lr == 0.001
 
 
 @pytest.mark.parametrize("epochs", [1, 5, 50, 720])
 @pytest.mark.parametrize("block", [{}, {"epochs": 40, "annealing_epochs": 8, "warmup_epochs": 4}])
 def test_every_schedule_ends_at_lambda_one_with_a_learning_rate_left(epochs, block):
-    settings = _settings(**block).shortened(epochs)
+    settings = _settings(man="image and architecture", **block).shortened(epochs)
     schedule = Schedule.from_settings(settings)
     last = epochs * settings.iterations_per_epoch - 1
     assert schedule.annealing_lambda(last) == 1
@@ -83,22 +85,31 @@ def test_every_schedule_ends_at_lambda_one_with_a_learning_rate_left(epochs, blo
 @pytest.mark.parametrize(
     ("block", "during", "after"),
     [
-        ({"man": "none"}, 1, 1),
-        ({"annealing": "none"}, 0, 0),
+        ({}, 1, 1),
+        ({"man": "image and architecture", "annealing": "none"}, 0, 0),
         ({"man": "image", "annealing": "none"}, 0, 0),
-        ({"annealing": "at once"}, 0, 1),
-        ({}, None, 1),
+        ({"man": "image and architecture", "annealing": "at once"}, 0, 1),
+        ({"man": "image and architecture"}, None, 1),
     ],
 )
 def test_what_becomes_of_man_leaves_learning_rates_alone(block, during, after):
     sizes = {"epochs": 4, "iterations_per_epoch": 5, "annealing_epochs": 1, "warmup_epochs": 1}
-    settings, usual = _settings(**sizes, **block), Schedule.from_settings(_settings(**sizes))
-    schedule = Schedule.from_settings(settings)
+    settings = _settings(**sizes, **block)
+    schedule, usual = (
+        Schedule.from_settings(one) for one in (settings, replace(settings, man="image", annealing="linear"))
+    )
     assert settings.final_lambda == after and schedule.warmup == usual.warmup
     for i in range(20):
         assert schedule.lr_factor(i) == usual.lr_factor(i)
         expected = 1 if i < schedule.warmup else usual.annealing_lambda(i) if during is None else during
         assert schedule.annealing_lambda(i) == expected
+
+
+def test_without_a_block_a_super_net_is_what_works():
+    """docs/experiments.md says why."""
+    settings = _settings()
+    assert (settings.man, settings.optimizer, settings.base_lr) == ("none", "AdamW", 0.003)
+    assert settings.final_lambda == 1 and not settings.has_man
 
 
 def test_annealing_is_linear():

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -65,7 +66,10 @@ def test_pictures_are_written_whole(tmp_path):
     curves = TrainingCurves.from_log(log, ["unet"])
     assert curves.dsc_without_man["unet"] == [0.1, 0.2]
     plot_training_curves(curves, tmp_path / "curves.png")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["architecture.png", "curves.png"]
+    without = TrainingCurves.from_log({**log, "spread_images": [math.nan, math.nan]}, ["unet"])
+    assert curves.have_man and not without.have_man
+    plot_training_curves(without, tmp_path / "without_man.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["architecture.png", "curves.png", "without_man.png"]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.iterdir())
 
 

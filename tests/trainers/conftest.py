@@ -16,6 +16,7 @@ BLOCK = {
     "warmup_epochs": 0.5,
     "iterations_per_epoch": 4,
     "save_every": 1,
+    "man": "image and architecture",
 }
 
 

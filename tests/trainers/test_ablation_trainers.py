@@ -101,7 +101,7 @@ def test_an_interrupted_variant_goes_on(make_trainer, variant):
 
 def test_the_trainer_stands_above_the_plans_and_checkpoints_remember(make_trainer):
     block = {**SHORT, "man": "image", "annealing": "at once"}
-    assert make_trainer(block).settings.man == "image"  # the main trainer does as the plans say
+    assert make_trainer(block).settings.man == "image"  # it does as the plans say
     trainer = make_trainer(block, name=KEEP_MAN.trainer)
     assert (trainer.settings.man, trainer.settings.annealing) == ("image and architecture", "none")
     trainer.run_training()

@@ -18,6 +18,7 @@ from nnunet_hypersegnas.space import rng_for, sample
 from tests.trainers.conftest import BLOCK
 
 PAPER = {**BLOCK, "recipe": "paper", "epochs": 2, "annealing_epochs": 1, "sandwich_every": 3}
+del PAPER["man"]  # the recipe has one
 
 
 def transforms(trainer):
@@ -39,6 +40,7 @@ def test_patches_are_rotated_and_flipped_and_no_more(make_trainer):
     assert tuple(mirror.allowed_axes) == (0, 1, 2)
     assert trainer.oversample_foreground_percent == 0 and usual.oversample_foreground_percent == 0.33
     log = Path(trainer.log_file).read_text()
+    assert "MAN annealed away in the first 100% of the last 4" in log and trainer.network.man is not None
     assert "Recipe 'paper', but these plans have spacing [1.2" in log and "batch_size 1, not 8" in log
 
 

@@ -11,7 +11,7 @@ from tests.trainers.ranks import part_of, take_steps, train, with_momenta
 
 STEPS = 4
 # SGD, since AdamW's first steps have the size of the learning rate however small a gradient is, rounding errors too.
-WITHOUT_WARMUP = {**BLOCK, "warmup_epochs": 0, "man_optimizer": "SGD"}
+WITHOUT_WARMUP = {**BLOCK, "warmup_epochs": 0, "optimizer": "SGD", "man_optimizer": "SGD"}
 
 
 def on_two_ranks(block, make_trainer, folder):

@@ -79,10 +79,8 @@ def test_the_schedule_is_followed_step_by_step(make_trainer):
     assert lambdas == pytest.approx([1] * 2 + [0] * 4 + [1 / 3, 2 / 3] + [1] * 4)
     rates = [step[3] for step in steps]
     # MAN has its own, which ends with its influence.
-    assert all(
-        man == pytest.approx(0.1 * network * (1 - at)) for (network, man), at in zip(rates, lambdas, strict=True)
-    )
-    assert rates[0][0] == 0.01 and rates[6][0] == pytest.approx(0.005) and rates[-1][0] > 0.0005
+    assert all(man == pytest.approx(network / 3 * (1 - at)) for (network, man), at in zip(rates, lambdas, strict=True))
+    assert rates[0][0] == 0.003 and rates[6][0] == pytest.approx(0.0015) and rates[-1][0] > 0.00015
     assert len({step[1] for step in steps}) > 6
     full = [trainer.architecture_of(i).n_edges == 2 * 4 for i in range(3)]
     assert full[:2] == [True, True]  # warm-up: every edge

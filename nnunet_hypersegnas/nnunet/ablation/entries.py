@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_hypersegnas.atomic import write_json
-from nnunet_hypersegnas.nnunet.ablation.errors import AblationError
 from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
 from nnunet_hypersegnas.nnunet.fold_training import FoldJob, FoldState
@@ -104,10 +103,6 @@ class AblationPlan:
         fold: of its split.
         variants: in the order of the tables.
         seeds: in the order in which super-nets are trained.
-
-    Raises:
-        AblationError: the plans set what the variants differ in.
-        SettingsError: the plans' block is wrong.
     """
 
     dataset: PreprocessedDataset
@@ -115,17 +110,13 @@ class AblationPlan:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        usual, given = SuperNetSettings(), self.settings
-        if changed := [f"{key} {getattr(given, key)!r}" for key in ("man", "annealing") if _differ(given, usual, key)]:
-            raise AblationError(
-                f"plans {self.dataset.plans['plans_name']} set {' and '.join(changed)}, which is what the variants of "
-                f"an ablation differ in; take it out of their {BLOCK!r} block"
-            )
-
     @cached_property
     def settings(self) -> SuperNetSettings:
-        """The plans' own."""
+        """The plans' own.
+
+        Raises:
+            SettingsError: their block is wrong.
+        """
         return SuperNetSettings.from_configuration(self.dataset.configuration.configuration)
 
     def entries(self) -> list[Entry]:
@@ -168,7 +159,3 @@ class AblationPlan:
 def faults_of(entries: Sequence[Entry]) -> list[str]:
     """Return everything that stands in the way of some super-nets, each once."""
     return list(dict.fromkeys(fault for entry in entries for fault in entry.faults()))
-
-
-def _differ(a: SuperNetSettings, b: SuperNetSettings, key: str) -> bool:
-    return bool(getattr(a, key) != getattr(b, key))

@@ -77,7 +77,7 @@ class AblationResults:
 
     @property
     def differences(self) -> list[Difference]:
-        """Every variant with MAN against every one without, for each group of sub-nets."""
+        """Every other variant against every base, for each group of sub-nets."""
         return [
             found
             for base in self.bases
