@@ -35,6 +35,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "annealing": "linear",
         "relative_scalars": False,
         "annealing_share": 1.0,
+        "warmup_epochs": 0,
         "architecture_per_rank": True,
     },
 }

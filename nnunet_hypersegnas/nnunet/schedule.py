@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnunet_hypersegnas.nnunet.recipes import PAPER_ANNEALING_SHARE
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 
 POLY_EXPONENT = 0.9  # nnU-Net's PolyLR
@@ -39,10 +38,7 @@ class Schedule:
     @classmethod
     def from_settings(cls, settings: SuperNetSettings) -> Schedule:
         iterations = settings.epochs * settings.iterations_per_epoch
-        if settings.annealing_epochs is None:
-            annealing = round(iterations * PAPER_ANNEALING_SHARE)
-        else:
-            annealing = round(settings.annealing_epochs * settings.iterations_per_epoch)
+        annealing = round(settings.annealing_phase * settings.iterations_per_epoch)
         constant_lambda = None
         if not settings.has_man:
             constant_lambda = 1.0
@@ -53,7 +49,7 @@ class Schedule:
             iterations=iterations,
             annealing=max(1, annealing),  # however short the run, its last step is without MAN
             annealing_share=settings.annealing_share,
-            warmup=round(settings.warmup_epochs * settings.iterations_per_epoch),
+            warmup=round(settings.warmup_phase * settings.iterations_per_epoch),
             sandwich_every=settings.sandwich_every,
             restart=0.5 if settings.annealing_lr is None else settings.annealing_lr / settings.base_lr,
         )

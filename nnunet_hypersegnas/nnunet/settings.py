@@ -30,6 +30,7 @@ CHOICES = {
     "recipe": tuple(RECIPES),
 }
 PAPER_FIXED_SCALAR = 0.5  # omega_fixed of Eq. 5
+WARMUP_SHARE, LONGEST_WARMUP = 1 / 14, 2.0  # 500 of 7,000 iterations, as measured
 
 
 class SettingsError(HyperSegNASError):
@@ -49,7 +50,8 @@ class SuperNetSettings:
         annealing_epochs: the last epochs, for which the learning rate restarts and in which MAN, where there is one, is
             annealed away (a ninth of all; fractions are allowed).
         annealing_share: the share of these after which MAN is gone; in the rest the super-net settles without it.
-        warmup_epochs: how many of the first epochs train with every edge active (0; not in the paper).
+        warmup_epochs: how many of the first epochs train with every edge active (a fourteenth of all, at most 2, as
+            was measured, see docs/experiments.md; not in the paper).
         iterations_per_epoch: nnU-Net's 250.
         optimizer: "AdamW" or "SGD" (Nesterov momentum 0.99, as nnU-Net).
         initial_lr: learning rate of the super-net (0.003 for AdamW, 0.01 for SGD).
@@ -86,7 +88,7 @@ class SuperNetSettings:
     epochs: int = PAPER_EPOCHS
     annealing_epochs: float | None = None
     annealing_share: float = 0.5
-    warmup_epochs: float = 0.0
+    warmup_epochs: float | None = None
     iterations_per_epoch: int = 250
     optimizer: str = "AdamW"
     initial_lr: float | None = None
@@ -122,11 +124,10 @@ class SuperNetSettings:
                 faults.append(
                     "relative_scalars is false, but scalar_position is 'input', where norms cancel a fixed scalar"
                 )
-            annealing = self.epochs * PAPER_ANNEALING_SHARE if self.annealing_epochs is None else self.annealing_epochs
-            if annealing + self.warmup_epochs > self.epochs:
+            annealing, warmup = self.annealing_phase, self.warmup_phase
+            if annealing + warmup > self.epochs:
                 faults.append(
-                    f"annealing_epochs and warmup_epochs ({annealing:g} + {self.warmup_epochs:g}) exceed epochs "
-                    f"({self.epochs})"
+                    f"annealing_epochs and warmup_epochs ({annealing:g} + {warmup:g}) exceed epochs ({self.epochs})"
                 )
         if faults:
             raise SettingsError(f"the {BLOCK!r} block of the plans is wrong: " + "; ".join(faults))
@@ -192,8 +193,20 @@ class SuperNetSettings:
             self,
             epochs=epochs,
             annealing_epochs=None if self.annealing_epochs is None else self.annealing_epochs * ratio,
-            warmup_epochs=self.warmup_epochs * ratio,
+            warmup_epochs=None if self.warmup_epochs is None else self.warmup_epochs * ratio,
         )
+
+    @property
+    def annealing_phase(self) -> float:
+        """Epochs of annealing, those that are given or the default."""
+        return self.epochs * PAPER_ANNEALING_SHARE if self.annealing_epochs is None else self.annealing_epochs
+
+    @property
+    def warmup_phase(self) -> float:
+        """Epochs of warm-up, those that are given or the default."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return max(0.0, min(self.epochs * WARMUP_SHARE, LONGEST_WARMUP, self.epochs - self.annealing_phase))
 
     @property
     def base_lr(self) -> float:

@@ -12,9 +12,9 @@ def _settings(**block):
     return SuperNetSettings.from_configuration({"hypersegnas": block})
 
 
-def test_without_a_block_the_schedule_is_the_papers():
+def test_without_a_block_the_schedule_is_the_papers_after_a_warm_up():
     schedule = Schedule.from_settings(SuperNetSettings.from_configuration({}))
-    assert (schedule.main, schedule.annealing, schedule.warmup) == (160_000, 20_000, 0)
+    assert (schedule.main, schedule.annealing, schedule.warmup) == (160_000, 20_000, 500)
 
 
 def test_every_fault_of_the_block_is_named_at_once():
@@ -79,7 +79,7 @@ def test_every_schedule_ends_at_lambda_one_with_a_learning_rate_left(epochs, blo
     assert schedule.annealing == pytest.approx(share * (last + 1), rel=0.01)
     assert schedule.lr_factor(last) > 0.04  # not zero just as MAN's influence ends
     assert schedule.lr_factor(schedule.main) > 10 * schedule.lr_factor(schedule.main - 1)  # it restarts
-    assert bool(schedule.warmup) == bool(block)
+    assert schedule.warmup == (epochs * 25 if block else min(500, round(epochs * 250 / 14)))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,12 @@ def test_without_a_block_a_super_net_is_what_works():
     settings = _settings()
     assert (settings.man, settings.optimizer, settings.base_lr) == ("none", "AdamW", 0.003)
     assert settings.final_lambda == 1 and not settings.has_man
+
+
+def test_a_warm_up_that_is_not_asked_for_gives_way():
+    assert _settings(epochs=3, annealing_epochs=3).warmup_phase == 0
+    assert _settings(epochs=28).warmup_phase == _settings(epochs=56).warmup_phase == 2
+    assert _settings(epochs=56, warmup_epochs=0).warmup_phase == 0
 
 
 def test_annealing_is_linear():
