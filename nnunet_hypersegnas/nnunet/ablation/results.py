@@ -118,9 +118,9 @@ class AblationResults:
             "DSC with the super-net's shared weights, mean over the sub-nets: it ranks sub-nets, and is no network's "
             "quality. Patch-wise, on crops around the foreground of the fold's validation cases; s/volume is the time "
             f"of such a crop, on {self.record.device}.",
-            f"Every variant trains {self.iterations:,} iterations with the same sub-nets, learning rates and seeds; "
-            "with nnUNet_n_proc_DA=0 the batches are the same ones, too. s/iteration is of training, the median over "
-            "epochs.",
+            f"Every variant trains {self.iterations:,} iterations with the same sub-nets, learning rates and seeds, "
+            "but for what its name says otherwise; with nnUNet_n_proc_DA=0 the batches are the same ones, too. "
+            "s/iteration is of training, the median over epochs.",
         ]
         if KEEP_MAN in self.variants and NO_ANNEAL in self.variants:
             notes.append("C and D are one training, which predicts with MAN and without.")
