@@ -26,6 +26,7 @@ from benchmarks.spaces import SPACES
 from benchmarks.step_costs import PRECISIONS, Step, add_timing_arguments, saved_bytes, seconds_in_turn
 from benchmarks.tables import median_of, ratios, section, table
 from nnunet_hypersegnas.architectures import OneShotNetwork, SearchedNet, operations, searched_net_kwargs
+from nnunet_hypersegnas.nnunet.optimizers import make_optimizer
 from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, u_net
 from nnunet_hypersegnas.trainers.optimizers import JointOptimizer
 
@@ -100,7 +101,7 @@ class Training:
             )
         }
         if is_super_net and network.man is not None:
-            optimizers["man"] = torch.optim.AdamW(network.man.parameters(), 0.001, weight_decay=3e-5, foreach=True)
+            optimizers["man"] = make_optimizer("AdamW", network.man, 0.001, 3e-5)
         self.optimizer = JointOptimizer(optimizers)
 
     def step(self, image: Tensor) -> None:

@@ -47,6 +47,12 @@ class FinishedDemo(NamedTuple):
         return Path(self.summary["supernet"]) / "fold_0"
 
     @property
+    def variables(self) -> dict[str, str]:
+        """nnU-Net's, of the demo's folders."""
+        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        return {name: str(self.folder / name) for name in names}
+
+    @property
     def run_folder(self) -> Path:
         return self.supernet_fold / "search" / "HyperSegNASDemo"
 
@@ -84,7 +90,7 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
 @pytest.fixture
 def demo_environment(finished_demo: FinishedDemo, monkeypatch: pytest.MonkeyPatch) -> Iterator[FinishedDemo]:
     """nnU-Net's variables point into the finished demo; nnUNet_extTrainer is not set."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(finished_demo.folder / name))
+    for name, value in finished_demo.variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     yield finished_demo

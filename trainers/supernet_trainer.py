@@ -151,15 +151,12 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     def configure_optimizers(self) -> tuple[JointOptimizer, Any]:
         settings, network = self.settings, self.network
-        optimizers = {"super_net": self._optimizer(settings.optimizer, network.super_net, settings.base_lr)}
+        decay = self.weight_decay
+        optimizers = {"super_net": make_optimizer(settings.optimizer, network.super_net, settings.base_lr, decay)}
         if network.man is not None:
-            optimizers["man"] = self._optimizer(settings.man_optimizer, network.man, settings.man_base_lr)
+            optimizers["man"] = make_optimizer(settings.man_optimizer, network.man, settings.man_base_lr, decay)
         joint = JointOptimizer(optimizers)
         return joint, ScheduledLearningRate(joint, self.schedule, self.num_iterations_per_epoch)
-
-    def _optimizer(self, kind: str, module: nn.Module, base_lr: float) -> torch.optim.Optimizer:
-        groups = [{"params": list(module.parameters()), "base_lr": base_lr}]
-        return make_optimizer(kind, groups, base_lr, self.weight_decay)
 
     def on_train_start(self) -> None:
         super().on_train_start()

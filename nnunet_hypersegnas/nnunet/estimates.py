@@ -91,8 +91,7 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
             fixed_scalar=settings.fixed_scalar,
         ).to(device)
         trainer.network = one_shot.train()
-        groups = [{"params": list(one_shot.parameters())}]
-        trainer.optimizer = make_optimizer(settings.optimizer, groups, settings.base_lr, settings.weight_decay)
+        trainer.optimizer = make_optimizer(settings.optimizer, one_shot, settings.base_lr, settings.weight_decay)
         batch = meter.noise()
 
         def step(architecture: Architecture) -> Callable[[], None]:

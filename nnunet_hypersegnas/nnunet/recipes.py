@@ -2,7 +2,7 @@
 
 The paper's experiment (sections 3.2 and 4): 1 mm, patches of 96 x 96 x 96, batches of eight, rotation and flip alone,
 foreground that is not oversampled (section 4.2), scalars that are multiplied with as they are, 160,000 and 20,000
-iterations. Deep supervision and the optimizer are not named there; DiNTS, whose search space it is, uses SGD.
+iterations. Deep supervision and the optimizer are not named there; SGD is nnU-Net's.
 """
 
 from __future__ import annotations

@@ -96,10 +96,6 @@ def load_with_man(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         CheckpointError: the file is missing, no super-net's, made for another search space or other labels, or the
             super-net has no MAN, or one that is not told the image.
     """
-    if not path.exists():
-        raise CheckpointError(
-            f"no checkpoint at {path}; train this super-net first, or name another's trainer with -tr"
-        )
     checkpoint = load_checkpoint_file(path)
     record = SuperNetRecord.from_checkpoint(checkpoint, path)
     if not record.settings.has_man:

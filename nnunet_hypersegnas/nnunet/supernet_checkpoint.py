@@ -153,7 +153,9 @@ def load_checkpoint_file(path: str | Path, *, mmap: bool = False) -> dict[str, A
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
     except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint at {path}; train the super-net first") from None
+        raise CheckpointError(
+            f"no checkpoint at {path}; train this super-net first, or name another's trainer with -tr"
+        ) from None
     except Exception as error:  # torch raises whatever pickle and zip do
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:

@@ -137,11 +137,6 @@ def varied(key: str, changes: Mapping[str, Any]) -> Variant:
     )
 
 
-def trained_variant(variant: Variant) -> Variant:
-    """Return the variant whose training gives a variant's super-net: itself, or the one it shares it with."""
-    return next((known for known in VARIANTS.values() if known.trainer == variant.trained_as), variant)
-
-
 def settings_under(trainer: str) -> Mapping[str, Any]:
     """Return what a trainer puts in place of the plans' settings; nothing, where it is none of the ablation's."""
     return next((known.settings for known in VARIANTS.values() if known.trainer == trainer), {})

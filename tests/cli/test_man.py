@@ -26,12 +26,11 @@ WORDS = ["999", "3d_fullres", "0", "-p", PLANS, "-tr", TRAINER, "--device", "cpu
 @pytest.fixture(scope="module")
 def super_net_fold(finished_demo):
     """Where the super-net's checkpoints are; the demo's own has no MAN."""
-    variables = {
-        name: str(finished_demo.folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    }
     words = ["999", "3d_fullres", "0", "-tr", TRAINER, "-p", PLANS, "-device", "cpu"]
     extension = str(external_trainer_folder())
-    result = run("nnUNetv2_train", *words, HSNAS_NO_VALIDATION="1", nnUNet_extTrainer=extension, **variables)
+    result = run(
+        "nnUNetv2_train", *words, HSNAS_NO_VALIDATION="1", nnUNet_extTrainer=extension, **finished_demo.variables
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     model = finished_demo.folder / "nnUNet_results" / "Dataset999_Synthetic" / f"{TRAINER}__{PLANS}__3d_fullres"
     yield model / "fold_0"

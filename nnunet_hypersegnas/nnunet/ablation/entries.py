@@ -17,7 +17,7 @@ from nnunet_hypersegnas.nnunet.fold_training import FoldJob, FoldState
 from nnunet_hypersegnas.nnunet.plans import check_plans_name
 from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError, SuperNetRecord
-from nnunet_hypersegnas.nnunet.variants import Variant, trained_variant
+from nnunet_hypersegnas.nnunet.variants import Variant, settings_under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class AblationPlan:
             seed=seed,
             fold=self.fold,
             model=CrossValidation(dataset=dataset, trainer=variant.trained_as),
-            settings=replace(base, **trained_variant(variant).settings),
+            settings=replace(base, **settings_under(variant.trained_as)),
             final_lambda=replace(base, **variant.settings).final_lambda,
             copied_plans=dataset is not self.dataset,
         )
