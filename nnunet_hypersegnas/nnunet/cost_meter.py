@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -136,9 +137,7 @@ class MeasuringProcess:
             MeasuringError: the process died, for example killed by the system for want of memory.
         """
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), initializer=_start, initargs=self._arguments
-            )
+            self._pool = ProcessPoolExecutor(1, _processes(), initializer=_start, initargs=self._arguments)
         try:
             return self._pool.submit(_measure, architecture).result()
         except BrokenProcessPool as error:
@@ -171,6 +170,17 @@ class MeasuringProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.end()
+
+
+def _processes() -> BaseContext:
+    """Return what starts processes that have never touched a GPU, and have imported everything.
+
+    They are forked from a server that does neither more nor less, since importing takes them ten times as long as
+    measuring, and a calibration starts one for each network.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    return context
 
 
 _meter: CostMeter  # of a measuring process, which has one
