@@ -41,6 +41,7 @@ class Measuring:
         candidates: measures many networks, one after the other in one process.
         finalists: measures each network in a process of its own.
         release: gives back what measuring candidates holds on the device, when they are all measured.
+        free_bytes: tells how much of the device's memory nobody holds.
     """
 
     note: str
@@ -49,6 +50,7 @@ class Measuring:
     candidates: Meter | None = None
     finalists: Meter | None = None
     release: Callable[[], None] = lambda: None
+    free_bytes: Callable[[], int] = lambda: 0
 
     def to_json(self) -> dict[str, Any]:
         """Return how memory was measured, and on what."""
@@ -111,6 +113,7 @@ def measuring_on(
             candidates=LoggedMeter(log, f"one process {stage}", chosen, process.measure),
             finalists=LoggedMeter(log, f"own process {stage}", chosen, process.measure_afresh),
             release=process.end,
+            free_bytes=lambda: torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0,
         )
 
 

@@ -49,6 +49,10 @@ from nnunet_hypersegnas.search import (
 )
 from nnunet_hypersegnas.space import Architecture, SearchSpace
 
+# Workers stay while networks are measured where so many times the largest budget is free: kernels that are tried bring
+# workspaces as large as the network, and one that turns out to need more than the budget has to fit as well.
+ROOM = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
@@ -73,7 +77,7 @@ class Spent:
 
 
 class _MeterAlone:
-    """Measures while no worker holds memory of the device."""
+    """Measures while no worker holds memory of the device that a network needs."""
 
     def __init__(self, meter: Meter, make_room: Callable[[], None]) -> None:
         self._meter, self._make_room = meter, make_room
@@ -246,8 +250,10 @@ class SuperNetSearch:
                 )
             return {architecture: evaluation.score for architecture, evaluation in found.items()}
 
+        needed_bytes = ROOM * max(contest.budget.limits.highest(Quantity.MEMORY) for contest in contests)
+
         def make_room() -> None:
-            if ended := crew.make_room():
+            if measuring.free_bytes() < needed_bytes and (ended := crew.make_room()):
                 lead.release(ended)
 
         def alone(meter: Meter | None) -> Meter | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -62,6 +63,10 @@ class Limits:
     def distance(self, costs: PredictedCosts) -> np.ndarray:
         """Return for each architecture how far it is from meeting all limits, shape (n,); 0 where it does."""
         return np.sum([interval.distance(costs.of(quantity)) for quantity, interval in self], axis=0)
+
+    def highest(self, quantity: Quantity) -> float:
+        """Return the most that is allowed of a quantity; infinity where it is not limited."""
+        return self.intervals[quantity].high if quantity in self.intervals else math.inf
 
     @property
     def measurable(self) -> bool:

@@ -11,6 +11,7 @@ from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MemoryMetric
 from nnunet_hypersegnas.nnunet import device_measuring
 from nnunet_hypersegnas.nnunet.calibrating import networks_to_measure
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
+from nnunet_hypersegnas.nnunet.crews import LocalCrew
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.device_measuring import Measuring
 from nnunet_hypersegnas.nnunet.metering import LoggedMeter, MeasuredCosts
@@ -22,6 +23,7 @@ PLANS = "HyperSegNASDemoSupernet"
 class Device:
     def __init__(self, model):
         self.model, self.in_one_process, self.in_own_process = model, [], []
+        self.free_bytes = 0
 
     def memory_bytes(self, architecture):
         """One network in four needs a tenth more than the others."""
@@ -62,6 +64,7 @@ def device(demo_environment, monkeypatch, tmp_path):
             calibration=calibration,
             candidates=LoggedMeter(log, "one process", MemoryMetric.NVML, made_up.measure),
             finalists=LoggedMeter(log, "own process", MemoryMetric.NVML, made_up.measure_afresh),
+            free_bytes=lambda: made_up.free_bytes,
         )
 
     monkeypatch.setattr(device_measuring, "measuring_on", measuring_on)
@@ -112,3 +115,18 @@ def test_a_budget_that_only_holds_as_predicted_is_refused(device, capsys):
     command += ["--run", "refused"]
     assert main(command) == 1
     assert "in this search space it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("budgets_free", "ended"), [(1.9, True), (2.1, False)])
+def test_workers_end_for_measuring_where_there_is_no_room_for_both(device, monkeypatch, budgets_free, ended):
+    possible = possible_range(device.model.space, device.model.predict, Quantity.MEMORY)
+    budget_mb = round((2 * possible.high + 100_000) / 1e6)
+    device.free_bytes = budgets_free * budget_mb * 1e6
+    made_room = []
+    make_room = LocalCrew.make_room
+    monkeypatch.setattr(LocalCrew, "make_room", lambda crew: made_room.append(make_room(crew)) or made_room[-1])
+    command = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--memory", f"{budget_mb}MB"]
+    command += ["--tolerance", f"{budget_mb}MB", "--candidates", "6", "--finalists", "1", "--finetune-iterations", "1"]
+    command += ["--validation-cases", "1", "--workers", "1", "--run", f"room_{ended}"]
+    assert main(command) == 0
+    assert any(made_room) == ended
