@@ -73,9 +73,10 @@ class Sizes:
         return STOCK_PLANS if self.patch_size is None else SMALL_PLANS
 
 
-# Estimated, not measured, for an H100 with 16 cores: nnU-Net's own network takes 7 s for 250 iterations on Task04, a
-# sub-net of 12 layers, with several times as many and smaller kernels, 15 s; another 15 s a process to start, 25 s to
-# validate a fold, and 10 to 14 s to measure a network in a process of its own.
+# For a large GPU with 16 cores, from what an H200 took: 13 s for 250 iterations of nnU-Net's own network (18 s where
+# three are trained beside a super-net), 9 s for those of a super-net of 6 layers, 32 ms for a step of one of 12; 12 s a
+# process to start, 25 s to validate a fold, 6 to 7 s to measure a network in a process of its own, and 1 s in one that
+# measures many. The search and the training of what it finds are estimated.
 GPU = Sizes(
     layers=12,
     channels=(32, 64, 128, 256),
@@ -100,13 +101,13 @@ GPU = Sizes(
     speed=True,
     seconds=Seconds(
         convert=20,
-        preprocess=90,
-        cost=100,
+        preprocess=40,
+        cost=80,
         speed=60,
         supernet=180,
-        calibrate=90,
+        calibrate=60,
         search=240,
-        stock=80,
+        stock=120,
         searched=130,
         compare=25,
     ),
