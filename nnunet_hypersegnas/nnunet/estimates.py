@@ -42,7 +42,10 @@ CHECKPOINTS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What was timed: seconds of a training step of super-net and searched network, and of one patch's prediction."""
+    """What was timed: seconds of a training step of super-net and searched network, and of one patch's prediction.
+
+    The super-net's is the mean over its training, warm-up and sandwich steps included.
+    """
 
     super_net_step_s: float
     network_step_s: float
@@ -106,6 +109,8 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
         if settings.sandwich_every:
             beside = sum(_seconds([step(one)]) for one in (largest(space), smallest(space)))
             super_net_step_s += beside / settings.sandwich_every
+        if warmup := settings.warmup_phase / settings.epochs:
+            super_net_step_s += warmup * (_seconds([step(largest(space))]) - super_net_step_s)
     return Probe(
         super_net_step_s=super_net_step_s,
         network_step_s=network_step_s,
@@ -151,7 +156,7 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
         ),
     ]
     if not run.transfer:
-        iterations = _epochs(run.supernet_trainer, settings.epochs) * settings.iterations_per_epoch
+        iterations = settings.epochs * settings.iterations_per_epoch
         found += [
             Estimate(
                 step="super-net",
@@ -219,7 +224,8 @@ def _seconds(steps: Sequence[Callable[[], None]]) -> float:
 def _settings(run: MsdRun, dataset: PreprocessedDataset) -> SuperNetSettings:
     """Return the settings with which the run's super-net is trained."""
     settings = SuperNetSettings.from_configuration(dataset.configuration.configuration)
-    return replace(settings, **settings_under(run.supernet_trainer))
+    settings = replace(settings, **settings_under(run.supernet_trainer))
+    return settings.shortened(_epochs(run.supernet_trainer, settings.epochs))
 
 
 def _checkpoint_bytes(parameters: int, optimizer: str) -> int:
