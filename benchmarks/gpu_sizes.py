@@ -73,7 +73,7 @@ class Sizes:
         return STOCK_PLANS if self.patch_size is None else SMALL_PLANS
 
 
-# For a large GPU with 16 cores, from what an H200 took: 13 s for 250 iterations of nnU-Net's own network (18 s where
+# For a large GPU with 16 cores, from what an H200 took: 13 s for 250 iterations of nnU-Net's own network (19 s where
 # three are trained beside a super-net), 9 s for those of a super-net of 6 layers, 32 ms for a step of one of 12; 12 s a
 # process to start, 25 s to validate a fold, 6 to 7 s to measure a network in a process of its own, and 1 s in one that
 # measures many. The search and the training of what it finds are estimated.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -139,7 +140,11 @@ class MeasuringProcess:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, _processes(), initializer=_start, initargs=self._arguments)
         try:
-            return self._pool.submit(_measure, architecture).result()
+            try:
+                measuring = self._pool.submit(_measure, architecture)  # starts the process, the first time
+            except (EOFError, OSError) as error:  # of the server that forks
+                raise BrokenProcessPool from error
+            return measuring.result()
         except BrokenProcessPool as error:
             raise MeasuringError(
                 f"the process that measured architecture {architecture.id} died (killed for want of main memory?); "
@@ -173,13 +178,16 @@ class MeasuringProcess:
 
 
 def _processes() -> BaseContext:
-    """Return what starts processes that have never touched a GPU, and have imported everything.
+    """Return what starts processes that have never touched a GPU.
 
-    They are forked from a server that does neither more nor less, since importing takes them ten times as long as
-    measuring, and a calibration starts one for each network.
+    On Linux they are forked from a server that has only imported this module, with the environment of its start:
+    importing takes several times as long as measuring, and a calibration starts a process for each network. Elsewhere
+    processes are not safely forked once libraries are loaded, or not at all.
     """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
+    context.set_forkserver_preload([__name__])
     return context
 
 

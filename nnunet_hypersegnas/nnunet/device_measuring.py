@@ -113,7 +113,7 @@ def measuring_on(
             candidates=LoggedMeter(log, f"one process {stage}", chosen, process.measure),
             finalists=LoggedMeter(log, f"own process {stage}", chosen, process.measure_afresh),
             release=process.end,
-            free_bytes=lambda: torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0,
+            free_bytes=lambda: torch.cuda.mem_get_info(device.index)[0] if device.type == "cuda" else 0,
         )
 
 

@@ -29,7 +29,15 @@ from nnunet_hypersegnas.nnunet.sliding_window import STEP
 from nnunet_hypersegnas.nnunet.validation_crops import MAX_SIDE_MM
 from nnunet_hypersegnas.nnunet.variants import settings_under
 from nnunet_hypersegnas.search import BudgetSampler, SearchSettings, rungs_of
-from nnunet_hypersegnas.space import Architecture, largest, rng_for, sample, smallest, to_architectures
+from nnunet_hypersegnas.space import (
+    Architecture,
+    largest,
+    rng_for,
+    sample,
+    sample_all_edges,
+    smallest,
+    to_architectures,
+)
 
 PROBE_S = 60.0  # at most so much for each thing that is timed, but one round
 ROUNDS = 3
@@ -97,9 +105,9 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
         trainer.optimizer = make_optimizer(settings.optimizer, one_shot, settings.base_lr, settings.weight_decay)
         batch = meter.noise()
 
-        def step(architecture: Architecture) -> Callable[[], None]:
+        def step(architecture: Architecture, annealing: float = 0.5) -> Callable[[], None]:
             def train() -> None:
-                one_shot.take(architecture, 0.5)
+                one_shot.take(architecture, annealing)
                 trainer.train_step(dict(batch))
 
             return train
@@ -109,8 +117,9 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
         if settings.sandwich_every:
             beside = sum(_seconds([step(one)]) for one in (largest(space), smallest(space)))
             super_net_step_s += beside / settings.sandwich_every
-        if warmup := settings.warmup_phase / settings.epochs:
-            super_net_step_s += warmup * (_seconds([step(largest(space))]) - super_net_step_s)
+        if warmup := settings.warmup_phase / settings.epochs:  # in which MAN takes no part
+            all_edges = [step(sample_all_edges(space, rng), 1) for _ in range(ARCHITECTURES)]
+            super_net_step_s += warmup * (_seconds(all_edges) - super_net_step_s)
     return Probe(
         super_net_step_s=super_net_step_s,
         network_step_s=network_step_s,

@@ -49,9 +49,10 @@ from nnunet_hypersegnas.search import (
 )
 from nnunet_hypersegnas.space import Architecture, SearchSpace
 
-# Workers stay while networks are measured where so many times the largest budget is free: kernels that are tried bring
-# workspaces as large as the network, and one that turns out to need more than the budget has to fit as well.
-ROOM = 2
+# Workers stay while networks are measured where so many times the largest budget is free, and some more: kernels that
+# are tried bring workspaces as large as the network, one that turns out to need more than the budget has to fit as
+# well, and a budget of what torch allocates has neither CUDA's context in it nor what torch reserves beyond.
+ROOM, ROOM_BYTES = 2, 2_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class Spent:
 
 
 class _MeterAlone:
-    """Measures while no worker holds memory of the device that a network needs."""
+    """Measures after making room on the device, where that is needed."""
 
     def __init__(self, meter: Meter, make_room: Callable[[], None]) -> None:
         self._meter, self._make_room = meter, make_room
@@ -250,7 +251,8 @@ class SuperNetSearch:
                 )
             return {architecture: evaluation.score for architecture, evaluation in found.items()}
 
-        needed_bytes = ROOM * max(contest.budget.limits.highest(Quantity.MEMORY) for contest in contests)
+        largest_bytes = max(contest.budget.limits.highest(Quantity.MEMORY) for contest in contests)
+        needed_bytes = ROOM * largest_bytes + ROOM_BYTES
 
         def make_room() -> None:
             if measuring.free_bytes() < needed_bytes and (ended := crew.make_room()):

@@ -18,8 +18,10 @@ from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.cli.msd import main
 from nnunet_hypersegnas.cli.msd_submission import main as submission
 from nnunet_hypersegnas.cli.transfer import main as transfer
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.estimates import Probe, estimates
 from nnunet_hypersegnas.nnunet.msd_steps import MsdError, MsdRun
-from nnunet_hypersegnas.search import budgets_of
+from nnunet_hypersegnas.search import SearchSettings, budgets_of
 from nnunet_hypersegnas.space import rng_for
 from tests.evaluation.conftest import write_image
 
@@ -307,6 +309,29 @@ def test_an_estimate_once_the_data_are_planned(demo_environment, capsys, tmp_pat
     rows = [line.split() for line in printed[printed.index("step ") :].splitlines()[2:]]
     assert [row[0] for row in rows[:5]] == ["convert", "plan", "super-net", "search", "folds"]
     assert rows[2][1:3] == ["1", "min"]  # 18 iterations
+
+
+def test_an_estimate_counts_the_epochs_that_the_trainers_name_tells(demo_environment):
+    dataset = PreprocessedDataset.find("999", "HyperSegNASDemoSupernet", "3d_fullres")
+    run = MsdRun(
+        folder=demo_environment.folder / "Task999_Synthetic",
+        configuration="3d_fullres",
+        budgets=tuple(budgets_of(["1GB"], {})),
+        plans="HyperSegNASDemoSupernet",
+        plans_name="Found",
+        transfer=None,
+        supernet_trainer="HyperSegNASSupernetTrainer_20epochs",
+        trainer="nnUNetTrainer",
+        folds=(0,),
+        device="cpu",
+        output=Path("predictions"),
+        search_arguments=(),
+    )
+    probed = Probe(
+        super_net_step_s=1.0, network_step_s=0.0, patch_s=0.0, super_net_parameters=10, network_parameters=10
+    )
+    (super_net,) = (e for e in estimates(run, dataset, probed, SearchSettings()) if e.step == "super-net")
+    assert super_net.seconds == 20 * 6  # of 6 iterations each
 
 
 @pytest.mark.slow

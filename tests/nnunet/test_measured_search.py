@@ -121,7 +121,7 @@ def test_a_budget_that_only_holds_as_predicted_is_refused(device, capsys):
 def test_workers_end_for_measuring_where_there_is_no_room_for_both(device, monkeypatch, budgets_free, ended):
     possible = possible_range(device.model.space, device.model.predict, Quantity.MEMORY)
     budget_mb = round((2 * possible.high + 100_000) / 1e6)
-    device.free_bytes = budgets_free * budget_mb * 1e6
+    device.free_bytes = budgets_free * budget_mb * 1e6 + 2e9
     made_room = []
     make_room = LocalCrew.make_room
     monkeypatch.setattr(LocalCrew, "make_room", lambda crew: made_room.append(make_room(crew)) or made_room[-1])
@@ -130,3 +130,4 @@ def test_workers_end_for_measuring_where_there_is_no_room_for_both(device, monke
     command += ["--validation-cases", "1", "--workers", "1", "--run", f"room_{ended}"]
     assert main(command) == 0
     assert any(made_room) == ended
+    assert len(device.in_one_process) >= 6 and len(device.in_own_process) == 1

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from nnunet_hypersegnas.cost import Quantity, SizeError
@@ -25,6 +27,7 @@ def test_other_limits_hold_for_every_memory_size_and_also_alone():
         assert budget.limits.intervals[Quantity.LATENCY] == Interval(0, 50)
     (alone,) = budgets_of([], at_most)
     assert alone.label == "5Mparams_50ms" and Quantity.MEMORY not in alone.limits.intervals
+    assert alone.limits.highest(Quantity.PARAMETERS) == 5_000_000 and alone.limits.highest(Quantity.MEMORY) == math.inf
     assert str(alone.limits) == "parameters at most 5.00 M, latency at most 50 ms"
 
 
