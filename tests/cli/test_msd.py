@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +122,9 @@ def test_folders_that_are_no_task(task, nnunet_folders, capsys, monkeypatch):
     assert "nnUNet_results is not set" in capsys.readouterr().err
 
 
-@pytest.fixture
-def planned(task, nnunet_folders):
+def a_run(folder, output):
     return MsdRun(
-        folder=task,
+        folder=folder,
         configuration="3d_fullres",
         budgets=tuple(budgets_of(["5GB"], {})),
         plans="nnUNetPlans",
@@ -134,9 +134,14 @@ def planned(task, nnunet_folders):
         trainer="T",
         folds=(0, 1),
         device="cpu",
-        output=nnunet_folders / "out",
+        output=output,
         search_arguments=("--memory", "5GB"),
     )
+
+
+@pytest.fixture
+def planned(task, nnunet_folders):
+    return a_run(task, nnunet_folders / "out")
 
 
 def test_a_conversion_of_somebody_else_is_not_deleted(planned):
@@ -264,23 +269,8 @@ def test_another_transferred_architecture_is_not_taken_for_this_one(demo_environ
         plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
         write_json(folder / "nnUNetPlans.json", plans | {"dataset_name": folder.name, "plans_name": "nnUNetPlans"})
         shutil.copy(demo_environment.preprocessed / "dataset.json", folder)
-        steps = {
-            name: MsdRun(
-                folder=demo_environment.folder / "Task999_Synthetic",
-                configuration="3d_fullres",
-                budgets=(),
-                plans="nnUNetPlans",
-                plans_name="Found",
-                transfer=name,
-                supernet_trainer="S",
-                trainer="T",
-                folds=(0,),
-                device="cpu",
-                output=tmp_path,
-                search_arguments=(),
-            ).steps()[2]
-            for name in ("unet", "smallest")
-        }
+        run = replace(a_run(demo_environment.folder / "Task999_Synthetic", tmp_path), budgets=(), search_arguments=())
+        steps = {name: replace(run, transfer=name).steps()[2] for name in ("unet", "smallest")}
         assert not steps["unet"].done()
         assert transfer(steps["unet"].command()[1:]) == 0
         assert steps["unet"].done() and not steps["smallest"].done()
@@ -312,21 +302,10 @@ def test_an_estimate_once_the_data_are_planned(demo_environment, capsys, tmp_pat
 
 
 def test_an_estimate_counts_the_epochs_that_the_trainers_name_tells(demo_environment):
-    dataset = PreprocessedDataset.find("999", "HyperSegNASDemoSupernet", "3d_fullres")
-    run = MsdRun(
-        folder=demo_environment.folder / "Task999_Synthetic",
-        configuration="3d_fullres",
-        budgets=tuple(budgets_of(["1GB"], {})),
-        plans="HyperSegNASDemoSupernet",
-        plans_name="Found",
-        transfer=None,
-        supernet_trainer="HyperSegNASSupernetTrainer_20epochs",
-        trainer="nnUNetTrainer",
-        folds=(0,),
-        device="cpu",
-        output=Path("predictions"),
-        search_arguments=(),
-    )
+    plans, trainer = "HyperSegNASDemoSupernet", "HyperSegNASSupernetTrainer_20epochs"
+    dataset = PreprocessedDataset.find("999", plans, "3d_fullres")
+    task = demo_environment.folder / "Task999_Synthetic"
+    run = replace(a_run(task, Path("predictions")), plans=plans, supernet_trainer=trainer)
     probed = Probe(
         super_net_step_s=1.0, network_step_s=0.0, patch_s=0.0, super_net_parameters=10, network_parameters=10
     )

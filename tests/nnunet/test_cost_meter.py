@@ -116,9 +116,8 @@ def test_memory_on_a_gpu_is_what_was_predicted(dataset):
 def test_what_does_not_fit_a_gpu_is_recorded_and_the_next_one_measured(dataset):
     device, space = torch.device("cuda", 0), search_space(dataset)
     meter = CostMeter(dataset, space, device)
-    torch.cuda.set_per_process_memory_fraction(
-        1e-5, device
-    )  # less than 4 MB, two of the allocator's blocks, on any card
+    # Less than 4 MB, two of the allocator's blocks, on any card.
+    torch.cuda.set_per_process_memory_fraction(1e-5, device)
     try:
         measured = meter.measure(largest(space))
     finally:
