@@ -34,7 +34,6 @@ setup(
     package_data={
         PACKAGE: ["py.typed"],
         f"{PACKAGE}.evaluation": ["published/*.json"],
-        f"{PACKAGE}.space": ["named/*.json"],
         f"{PACKAGE}.trainers": ["nnunet_ext/*.py"],
     },
     install_requires=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from time import time
@@ -18,12 +19,16 @@ from torch import nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics, spread_architectures
 from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.cost.measuring import is_out_of_memory
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit, OutOfMemory
 from nnunet_hypersegnas.nnunet.optimizers import make_optimizer
 from nnunet_hypersegnas.nnunet.recipes import departures_of_plans
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.seeded_batches import ForgetfulTransforms, SeededBatches
-from nnunet_hypersegnas.nnunet.settings import NO_VALIDATION, SuperNetSettings
+from nnunet_hypersegnas.nnunet.settings import BLOCK, NO_VALIDATION, SuperNetSettings, space_in_block
+from nnunet_hypersegnas.nnunet.space_report import space_report
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
     LOG_PREFIX,
@@ -37,6 +42,7 @@ from nnunet_hypersegnas.nnunet.variants import Variant
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
 from nnunet_hypersegnas.space import (
     Architecture,
+    SearchSpace,
     TrainingDraws,
     derive_seed,
     reference_architectures,
@@ -77,16 +83,9 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.take_predictions_of(FirstStage.of(plans, configuration))
         self.settings = self.settings_of(self.configuration_manager.configuration)
         self.schedule = Schedule.from_settings(self.settings)
-        self.space = self.settings.space(self.configuration_manager.configuration)
-        self.draws = TrainingDraws(
-            space=self.space,
-            seed=self.settings.seed,
-            iterations_per_epoch=self.settings.iterations_per_epoch,
-            warmup=self.schedule.warmup,
-            sampler=self.settings.sampler,
-            path_candidates=self.settings.path_candidates,
-        )
-        self.references = reference_architectures(self.space, self.settings.seed)
+        self.memory_limit: MemoryLimit | None = None  # settled when the training begins, or by a checkpoint
+        self.out_of_memory = OutOfMemory()
+        self._use_space(self.settings.space(self.configuration_manager.configuration))
         self.enable_deep_supervision = self.settings.deep_supervision
         if self.settings.oversample_foreground is not None:
             self.oversample_foreground_percent = self.settings.oversample_foreground
@@ -136,9 +135,38 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         network.take(u_net(space), settings.final_lambda)  # for whoever predicts without choosing a sub-net
         return network
 
+    def _use_space(self, space: SearchSpace) -> None:
+        """Train this search space, and name it in the plans that nnU-Net keeps beside the checkpoints.
+
+        Whoever builds the network from these plans then gets this space, whatever rule gives a space to other plans.
+        """
+        self.space = space
+        self.references = reference_architectures(space, self.settings.seed)
+        plans = deepcopy(self.plans_manager.plans)
+        block = self.configuration_manager.configuration.get(BLOCK, {})
+        plans["configurations"][self.configuration_name][BLOCK] = {**block, **space_in_block(space)}
+        self.plans_manager = PlansManager(plans)
+        self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
+        self.draws = self._draws()
+
+    def _draws(self) -> TrainingDraws:
+        limit = self.memory_limit
+        return TrainingDraws(
+            space=self.space,
+            seed=self.settings.seed,
+            iterations_per_epoch=self.settings.iterations_per_epoch,
+            warmup=self.schedule.warmup,
+            sampler=self.settings.sampler,
+            path_candidates=self.settings.path_candidates,
+            fits=None if limit is None else limit.fits,
+        )
+
     def initialize(self) -> None:
         # nnU-Net leaves weights unseeded; a super-net's start belongs to its seed.
         torch.manual_seed(self.settings.seed)
+        if self.memory_limit is None:
+            self.memory_limit = MemoryLimit.at_start(self._dataset(), self.space, self.settings, self.device)
+        self.draws = self._draws()
         super().initialize()
         if self.is_ddp:
             self.network = wrap(
@@ -158,7 +186,20 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         joint = JointOptimizer(optimizers)
         return joint, ScheduledLearningRate(joint, self.schedule, self.num_iterations_per_epoch)
 
+    def _dataset(self) -> PreprocessedDataset:
+        return PreprocessedDataset(
+            name=self.plans_manager.dataset_name,
+            plans=self.plans_manager.plans,
+            configuration_name=self.configuration_name,
+            dataset_json=self.dataset_json,
+        )
+
     def on_train_start(self) -> None:
+        if self.local_rank == 0:
+            for line in space_report(self._dataset(), self.space, self.settings, self.device.type):
+                self.print_to_log_file(line)
+            if self.memory_limit is not None:
+                self.print_to_log_file(self.memory_limit.line())
         super().on_train_start()
         self.print_to_log_file(
             f"Super-net: search space {self.space.digest} with {self.space.layers} layers, channels "
@@ -193,18 +234,28 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         seconds = time() - self._training_started
-        super().on_train_epoch_end(train_outputs)
+        super().on_train_epoch_end([output for output in train_outputs if output["loss"] is not None])
         self._log(TRAINING_SECONDS.removeprefix(LOG_PREFIX), seconds)
 
     def train_step(self, batch: Batch) -> dict:
         network, sub_net = self.one_shot_network(), self.architecture_of(self.iteration)
         annealing = self.schedule.annealing_lambda(self.iteration)
         self.lr_scheduler.step_iteration(self.iteration)
-        if self.schedule.is_sandwich(self.iteration):
-            result = SandwichStep(self, network).take(batch, sub_net, annealing)
-        else:
-            network.take(sub_net, annealing)
-            result = super().train_step(batch)
+        try:
+            if self.schedule.is_sandwich(self.iteration):
+                result = SandwichStep(self, network).take(batch, sub_net, annealing)
+            else:
+                network.take(sub_net, annealing)
+                result = super().train_step(batch)
+            self.out_of_memory.passed()
+        except RuntimeError as error:
+            if self.is_ddp or not is_out_of_memory(error):  # other ranks would wait for this one's gradients
+                raise
+            self.optimizer.zero_grad(set_to_none=True)
+            self.print_to_log_file(self.out_of_memory.skipped(self.iteration, sub_net, error))
+            result = {"loss": None}
+        if result["loss"] is None and self.device.type == "cuda":
+            torch.cuda.empty_cache()
         self.iteration += 1
         return result
 
@@ -354,6 +405,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             iteration=self.iteration,
             annealing_lambda=self.annealing_lambda,
             validation_patches=self.validation_patches,
+            memory_limit=self.memory_limit,
         )
         with written_atomically(Path(filename)) as temporary:
             super().save_checkpoint(str(temporary))
@@ -370,7 +422,11 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         """
         checkpoint = load_checkpoint_file(filename_or_checkpoint)
         record = SuperNetRecord.from_checkpoint(checkpoint, filename_or_checkpoint)
+        if self.settings.leaves_space_open and not self.was_initialized:
+            self._use_space(record.space)
         record.check_continues(self.space, self.settings)
+        self.memory_limit = record.memory_limit or MemoryLimit.none()
+        self.draws = self._draws()
         configuration = self.configuration_manager.configuration
         if changes := data_changes(checkpoint["init_args"], configuration, self.dataset_json):
             raise CheckpointError(

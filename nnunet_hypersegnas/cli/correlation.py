@@ -55,10 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="BUDGET",
-        help="draw them within training-memory budgets, as in 5GB 7GB, and not over all of the search space",
+        help="draw them within training-memory budgets (5GB, own, 50%%, or the name of plans), predicted for tensors, "
+        "and not over all of the search space",
     )
     parser.add_argument(
-        "--tolerance", default="300MB", metavar="SIZE", help="they lie so far below a budget at most [%(default)s]"
+        "--tolerance", metavar="SIZE", help="they lie so far below a budget at most [300MB, at most 6%% of it]"
     )
     parser.add_argument(
         "--trainer",
@@ -91,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    budgets = _budgets(args)  # before anything heavy is imported
+    from nnunet_hypersegnas.search import labels_of
+
+    labels_of(args.memory)  # what is mistyped is refused before anything heavy is imported
 
     import torch
 
@@ -109,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = _dataset(args)
     costs = cost_model(dataset, device.type)
     super_nets = judged_super_nets(dataset, costs.space, args.supernet_plans or [args.p], args.tr, args.fold)
-    nets = ranked_nets(costs, args.architectures, budgets)
+    nets = ranked_nets(costs, args.architectures, _budgets(args, dataset, device.type))
     networks = [FromScratch.of(dataset, costs.space, net, args.trainer, args.fold) for net in nets]
     check_trainer(args.trainer)
     if faults := [fault for network in networks for fault in network.faults(dataset)]:
@@ -147,12 +150,14 @@ def run(args: argparse.Namespace) -> None:
     _print(results, folder)
 
 
-def _budgets(args: argparse.Namespace) -> list[Budget]:
+def _budgets(args: argparse.Namespace, dataset: PreprocessedDataset, device_type: str) -> Sequence[Budget]:
     if not args.memory:
         return []
-    from nnunet_hypersegnas.search import budgets_of
+    from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
+    from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting
 
-    return budgets_of(args.memory, {}, tolerance=args.tolerance)
+    # Of tensors, so that the networks do not depend on the device.
+    return MemoryBudgets.of(dataset, device_type, MemoryCounting(), args.memory, tolerance=args.tolerance).budgets
 
 
 def _dataset(args: argparse.Namespace) -> PreprocessedDataset:

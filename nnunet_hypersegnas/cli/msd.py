@@ -33,7 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run_parser.add_argument("folder", metavar="TASK_FOLDER", type=Path, help="for example Task09_Spleen, as downloaded")
     run_parser.add_argument(
-        "--memory", nargs="+", default=[], metavar="BUDGET", help="training-memory budgets, for example 5GB 7GB"
+        "--memory",
+        nargs="+",
+        default=[],
+        metavar="BUDGET",
+        help="training-memory budgets as in hsnas_search: 5GB, own, 50%%, or the name of plans [those of the plans' "
+        "hypersegnas block, else own 50%%]",
     )
     run_parser.add_argument(
         "--transfer",
@@ -79,36 +84,38 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.cli.device import chosen_device
     from nnunet_hypersegnas.evaluation import msd_task
-    from nnunet_hypersegnas.nnunet.msd_steps import MsdError, MsdRun
+    from nnunet_hypersegnas.nnunet.msd_steps import SUPER_NET, MsdError, MsdRun
     from nnunet_hypersegnas.nnunet.stock_commands import run_stock, shown
-    from nnunet_hypersegnas.search import budgets_of
 
-    if bool(args.memory) == bool(args.transfer):
+    if args.memory and args.transfer:
         raise HyperSegNASError("give either --memory, to search, or --transfer ARCHITECTURE")
-    settings = _search_settings(args)
+    settings, tolerance = _search_settings(args)
     wanted = MsdRun(
         folder=args.folder,
         configuration=args.c,
-        budgets=tuple(budgets_of(args.memory, {}, tolerance=settings[1])) if args.memory else (),
+        memory=tuple(args.memory),
+        tolerance=tolerance,
         plans=args.p,
-        plans_name=args.plans or (DEFAULT_PLANS_NAME if args.memory else f"HyperSegNAS_{Path(args.transfer).stem}"),
+        plans_name=args.plans or (f"HyperSegNAS_{Path(args.transfer).stem}" if args.transfer else DEFAULT_PLANS_NAME),
         transfer=args.transfer,
         supernet_trainer=args.supernet_trainer,
         trainer=args.tr,
         folds=tuple(sorted(set(args.folds))),
         device=chosen_device(args.device),
         output=args.o,
-        search_arguments=("--memory", *args.memory, *shlex.split(args.search_args)) if args.memory else (),
-    )
+        search_arguments=tuple(shlex.split(args.search_args)) if not args.transfer else (),
+    ).with_default_budgets()
     _let_nnunet_find_trainers()
     steps = wanted.steps()
     if args.dry_run:
         for step in steps:
             print(f"[{step.title}]{' done' if step.done() else ''}\n$ {shown(step.command(), step.variables)}")
-        _estimate(wanted, settings[0])
+        _estimate(wanted, settings)
         return
     wanted.check_predictions()
     for number, step in enumerate(steps, 1):
+        if step.title == SUPER_NET and not step.done():
+            _print_budgets(wanted)
         if step.done():
             print(f"[{number}/{len(steps)} {step.title}] done before", flush=True)
             continue
@@ -135,7 +142,13 @@ def _let_nnunet_find_trainers() -> None:
     os.environ[VARIABLE] = with_our_folder(os.environ.get(VARIABLE))
 
 
-def _search_settings(args: argparse.Namespace) -> tuple[SearchSettings, str]:
+def _print_budgets(wanted: MsdRun) -> None:
+    """Say what the budgets are, and refuse those that cannot be met, before anything is trained."""
+    for line in wanted.budgets().lines():
+        print(line, flush=True)
+
+
+def _search_settings(args: argparse.Namespace) -> tuple[SearchSettings, str | None]:
     """Return what --search-args say of a search, and its tolerance."""
     from nnunet_hypersegnas.cli.search import build_parser as search_parser
     from nnunet_hypersegnas.cli.search import settings_of
@@ -148,16 +161,17 @@ def _estimate(wanted: MsdRun, search: SearchSettings) -> None:
     import torch
 
     from nnunet_hypersegnas.cli.tables import format_table
-    from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.estimates import describe_estimates, estimates, probe
 
-    if not (wanted.preprocessed / f"{wanted.plans}.json").exists():
+    if not wanted.are_planned:
         print(
-            "\nTime and disk are estimated once the data are planned: run the first two commands, or the whole, and "
-            "call --dry-run again."
+            "\nBudgets are checked, and time and disk estimated, once the data are planned: run the first two "
+            "commands, or the whole, and call --dry-run again."
         )
         return
-    dataset = PreprocessedDataset.find(wanted.dataset, wanted.plans, wanted.configuration, preprocessed=False)
+    dataset = wanted.planned()
+    if not wanted.transfer:
+        _print_budgets(wanted)
     print(f"\nTiming training steps and predictions on {wanted.device} ...", flush=True)
     found = estimates(wanted, dataset, probe(wanted, dataset, torch.device(wanted.device)), search)
     print(format_table(describe_estimates(found)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nnunet_hypersegnas.cli.device import chosen_device
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.search_arguments import build_parser
-from nnunet_hypersegnas.cost import Quantity
+from nnunet_hypersegnas.cost import Quantity, parse_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from nnunet_hypersegnas.nnunet.crews import Crew
     from nnunet_hypersegnas.nnunet.device_measuring import Measuring
     from nnunet_hypersegnas.nnunet.findings import FoundNetwork
+    from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
     from nnunet_hypersegnas.nnunet.search_run import SuperNetSearch
-    from nnunet_hypersegnas.search import Budget, Contest, Rung, SearchSettings
+    from nnunet_hypersegnas.search import Contest, Rung, SearchSettings
     from nnunet_hypersegnas.space import SearchSpace
 
 STORAGE_VARIABLE = "HSNAS_STORAGE"  # in place of --storage, so that a password need not stand in a command
@@ -32,9 +33,15 @@ MOST_CPU_WORKERS = 8  # by default: each holds the super-net, and half a GB of l
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_hypersegnas.search import without_password
+    from nnunet_hypersegnas.search import BudgetError, memory_fault, without_password
 
-    budgets = [] if args.join else _budgets(args)
+    at_most = _at_most(args)
+    for quantity, text in at_most.items():  # what is mistyped is refused before anything heavy is imported
+        quantity.parse(text)
+    if args.tolerance:
+        parse_bytes(args.tolerance)
+    if fault := memory_fault(args.memory):
+        raise BudgetError(fault)
     storage = args.storage or os.environ.get(STORAGE_VARIABLE)
     shown_storage = without_password(storage) if storage else None
 
@@ -59,19 +66,34 @@ def run(args: argparse.Namespace) -> None:
         print(f"The search in {search.folder.path} is over, or led no more; this worker did {done} evaluations.")
     else:
         with search.folder.led():
-            _lead(args, search, budgets, storage, shown_storage)
+            _lead(args, search, _asked_budgets(args, search), storage, shown_storage)
 
 
-def _budgets(args: argparse.Namespace) -> list[Budget]:
-    from nnunet_hypersegnas.search import budgets_of
-
+def _at_most(args: argparse.Namespace) -> dict[Quantity, str]:
     asked = {
         Quantity.PARAMETERS: args.max_params,
         Quantity.MULTIPLY_ADDS: args.max_flops,
         Quantity.LATENCY: args.max_latency,
     }
-    at_most = {quantity: text for quantity, text in asked.items() if text is not None}
-    return budgets_of(args.memory, at_most, tolerance=args.tolerance, around=args.around)
+    return {quantity: text for quantity, text in asked.items() if text is not None}
+
+
+def _asked_budgets(args: argparse.Namespace, search: SuperNetSearch) -> MemoryBudgets:
+    """Return the budgets, checked against what the super-net's space holds, before the super-net is loaded."""
+    from nnunet_hypersegnas.cost.measuring import MemoryMetric
+    from nnunet_hypersegnas.nnunet.checked_budgets import checked_budgets, default_memory
+
+    at_most = _at_most(args)
+    return checked_budgets(
+        search.dataset,
+        search.costs,
+        search.device.type,
+        args.memory or (() if at_most else default_memory(search.dataset)),
+        at_most,
+        tolerance=args.tolerance,
+        around=args.around,
+        metric=MemoryMetric(args.memory_metric) if args.memory_metric else None,
+    )
 
 
 def settings_of(args: argparse.Namespace) -> SearchSettings:
@@ -93,7 +115,7 @@ def settings_of(args: argparse.Namespace) -> SearchSettings:
 def _lead(
     args: argparse.Namespace,
     search: SuperNetSearch,
-    budgets: Sequence[Budget],
+    asked: MemoryBudgets,
     storage: str | None,
     shown_storage: str | None,
 ) -> None:
@@ -108,9 +130,9 @@ def _lead(
     # What is refused is refused before time is spent: first what needs no measuring.
     search.load_super_net()
     memory = args.memory_metric or ("predicted" if search.device.type == "cpu" else "the best metric there is")
-    record = search.record(budgets, memory, shown_storage)
+    record = search.record(asked.budgets, memory, shown_storage)
     findings = Findings(search.dataset, search.space, folder, record, args.plans, args.overwrite)
-    findings.check_plans_names([budget.label for budget in budgets])
+    findings.check_plans_names([budget.label for budget in asked.budgets])
     url = folder.storage_url(storage)
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage_errors(url))
@@ -122,19 +144,20 @@ def _lead(
                 search.dataset,
                 search.costs,
                 metric=MemoryMetric(args.memory_metric) if args.memory_metric else None,
-                latency=Quantity.LATENCY in budgets[0].limits.intervals,
+                latency=Quantity.LATENCY in asked.budgets[0].limits.intervals,
                 folder=folder.path,
                 progress=stage_bars("calibration"),
             )
         )
-        contests = search.contests(budgets, measuring)
+        budgets = asked.counted_by(measuring.counting)
+        contests = search.contests(budgets.budgets, measuring)
         crew = _crew(args, search, storage)
         opened = open_storage(url)
         rungs = search.prepare(record)
         lead = Lead(open_study(opened, record.study, create=True))
         stack.enter_context(lead.led())
         stack.callback(lambda: lead.release(crew.end()))
-        print(measuring.note)
+        print("\n".join([measuring.note, *budgets.lines()]))
         print(f"Run folder: {folder.path} (hsnas_status tells how far it is)", flush=True)
         if args.workers == 0:
             print("No workers here: call the same command with --join, on this machine or on others.", flush=True)

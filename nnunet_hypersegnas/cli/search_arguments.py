@@ -31,13 +31,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_budgets(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--memory", nargs="+", default=[], metavar="BUDGET", help="training-memory budgets, for example 5GB 7GB"
+        "--memory",
+        nargs="+",
+        default=[],
+        metavar="BUDGET",
+        help="training-memory budgets: sizes (5GB), 'own' for what the plans' own network takes, a share of that "
+        "(50%%), or the name of plans whose network is the measure [those of the plans' hypersegnas block, else own "
+        "50%%]",
     )
     group.add_argument(
         "--tolerance",
-        default="300MB",
         metavar="SIZE",
-        help="candidates lie so far below a budget at most [%(default)s]",
+        help="candidates lie so far below a budget at most [300MB, at most 6%% of it]",
     )
     group.add_argument("--around", action="store_true", help="let them lie as far above it too, as in the paper")
     group.add_argument("--max-params", metavar="N", help="parameters at most, for example 5M; alone or with --memory")

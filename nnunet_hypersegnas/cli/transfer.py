@@ -41,14 +41,15 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.atomic import write_json
     from nnunet_hypersegnas.cli.tables import format_table
     from nnunet_hypersegnas.nnunet.architecture_files import find_architecture
+    from nnunet_hypersegnas.nnunet.cost_models import search_space
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.network_costs import PlannedNetwork, describe, network_costs
     from nnunet_hypersegnas.nnunet.plans import PlansError, check_plans_name
     from nnunet_hypersegnas.nnunet.transfer import Transfer
 
-    found = find_architecture(args.architecture, args.c)
     dataset = PreprocessedDataset.find(args.to, args.p, args.configuration, preprocessed=False)
-    name = args.plans or (found.name if found.space else f"HyperSegNAS_{found.name}")
+    found = find_architecture(args.architecture, search_space(dataset), args.c)
+    name = args.plans or (found.name if found.is_of_plans else f"HyperSegNAS_{found.name}")
     check_plans_name(name)
     path = dataset.folder / f"{name}.json"
     if name == args.p or (path.exists() and not args.overwrite):

@@ -4,7 +4,7 @@ from nnunet_hypersegnas.cost.calibration import FEWEST_NETWORKS, Calibration, Co
 from nnunet_hypersegnas.cost.cost_model import CostError, CostModel, PredictedCosts
 from nnunet_hypersegnas.cost.quantities import Quantity, format_count, parse_count, parse_ms
 from nnunet_hypersegnas.cost.setup import SetupError, TrainingSetup, check_patch
-from nnunet_hypersegnas.cost.sizes import SizeError, format_bytes, parse_bytes
+from nnunet_hypersegnas.cost.sizes import SizeError, format_bytes, is_size, parse_bytes
 
 __all__ = [
     "FEWEST_NETWORKS",
@@ -21,6 +21,7 @@ __all__ = [
     "check_patch",
     "format_bytes",
     "format_count",
+    "is_size",
     "parse_bytes",
     "parse_count",
     "parse_ms",

@@ -30,6 +30,15 @@ def parse_bytes(text: str) -> int:
     return size
 
 
+def is_size(text: str) -> bool:
+    """Whether `parse_bytes` can read it."""
+    try:
+        parse_bytes(text)
+    except SizeError:
+        return False
+    return True
+
+
 def format_bytes(size_bytes: int) -> str:
     """Return a size in decimal units with three digits, for example "4.97 GB"."""
     for unit in ("GB", "MB", "KB"):

@@ -7,6 +7,7 @@ reference that `CostModel` is held against, and what `hsnas_cost` says of networ
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,8 +56,11 @@ def trace_training_step(
     *,
     cuda_autocast: bool,
     target_dtype: torch.dtype = torch.int16,
+    adam: bool = False,
 ) -> TracedStep:
     """Trace one step as nnU-Net trains: SGD with Nesterov momentum, clipped gradients, and on CUDA fp16 autocast.
+
+    Weights that the step does not use have no gradient, as in a super-net, and the optimizer leaves them alone.
 
     Args:
         build: makes the network; its weights are fake, so nothing is initialised.
@@ -66,6 +70,7 @@ def trace_training_step(
             have a channel each.
         cuda_autocast: count the dtypes that CUDA's fp16 autocast gives; else all is fp32, as nnU-Net does on CPU.
         target_dtype: int16 for labels, bool for regions.
+        adam: count AdamW's two moments, and what its step makes beside them, in place of SGD's momentum.
     """
     memory, saved = LiveMemory(), set()
     # A device of its own, since networks may have another memory format on a CPU.
@@ -79,14 +84,9 @@ def trace_training_step(
             saved.update(memory.storages(tensor) - there_anyway)
             return tensor
 
-        # foreach, which is torch's default on CUDA, needs a second and a third copy of the gradients.
-        optimizer = torch.optim.SGD(
-            weights, 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True, foreach=cuda_autocast
-        )
-        for weight in weights:
-            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        states = [[torch.zeros_like(weight) for weight in weights] for _ in range(2 if adam else 1)]
         targets = [torch.zeros(*shape, dtype=target_dtype) for shape in target_shapes]
-        always = memory.storages(*weights, *(optimizer.state[weight]["momentum_buffer"] for weight in weights))
+        always = memory.storages(*weights, *itertools.chain(*states))
         memory.reset_peak()  # what building the network took beside it is no training
         keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
         with keeping, _SayYes(), CudaAutocast() if cuda_autocast else contextlib.nullcontext():
@@ -95,16 +95,29 @@ def trace_training_step(
         value.backward()
         gradients = memory.storages(*(weight.grad for weight in weights if weight.grad is not None))
         torch.nn.utils.clip_grad_norm_(weights, 12)
-        optimizer.step()
+        _optimizer_step(weights, states, foreach=cuda_autocast)
         parameters = sum(weight.numel() for weight in weights)
     return TracedStep(
         parameters=parameters,
-        weight_bytes=3 * sum(w.untyped_storage().nbytes() for w in weights),
+        weight_bytes=(2 + len(states)) * sum(w.untyped_storage().nbytes() for w in weights),
         saved_bytes=sum(storage.size for storage in saved),
         peak_bytes=memory.peak_bytes,
         peak_weight_bytes=sum(storage.size for storage in memory.at_peak & (always | gradients)),
         peak_saved_bytes=sum(storage.size for storage in memory.at_peak & saved),
     )
+
+
+def _optimizer_step(weights: Sequence[nn.Parameter], states: Sequence[Sequence[Tensor]], *, foreach: bool) -> None:
+    """Take the step of SGD with momentum, or make what AdamW's step makes, whose counters fake tensors cannot have."""
+    if len(states) > 1:  # AdamW, which the super-net trainer asks to work on all weights at once
+        moments = [state for weight, state in zip(weights, states[-1], strict=True) if weight.grad is not None]
+        torch._foreach_sqrt(moments)  # the denominators; all else happens in place
+        return
+    # foreach, which is torch's default on CUDA, needs a second and a third copy of the gradients.
+    optimizer = torch.optim.SGD(weights, 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True, foreach=foreach)
+    for weight, momentum in zip(weights, states[0], strict=True):
+        optimizer.state[weight]["momentum_buffer"] = momentum
+    optimizer.step()
 
 
 class Storage(NamedTuple):

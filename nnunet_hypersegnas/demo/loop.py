@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_hypersegnas.atomic import write_json
-from nnunet_hypersegnas.cost import parse_bytes
+from nnunet_hypersegnas.cost.measuring import MemoryMetric
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.checked_budgets import checked_budgets
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.findings import BIAS_NOTE
 from nnunet_hypersegnas.nnunet.msd_steps import dataset_name
 from nnunet_hypersegnas.nnunet.stock_commands import run_stock, shown
-from nnunet_hypersegnas.search import budgets_of
+from nnunet_hypersegnas.search import labels_of
 from nnunet_hypersegnas.space import rng_for, sample_codes
 
 CONFIGURATION = "3d_fullres"
@@ -78,8 +79,7 @@ class DemoSettings:
         ]
         if wrong:
             raise DemoError(f"{', '.join(wrong)}: positive numbers are needed")
-        if self.budgets:
-            budgets_of(self.budgets, {})
+        labels_of(self.budgets)
 
 
 class Commands:
@@ -156,6 +156,8 @@ def run_demo(
             nnUNet_n_proc_DA="1",  # planning crashes with 0
         )
     write_small_plans(preprocessed, settings)
+    sizes = settings.budgets or default_budgets(dataset, commands.device, settings.seed)
+    tolerance = _tolerance(dataset, commands.device, sizes)
 
     train = ("nnUNetv2_train", number, CONFIGURATION, str(FOLD))
     supernet = _model_folder(commands, dataset, SUPERNET_TRAINER, SUPERNET_PLANS)
@@ -163,11 +165,10 @@ def run_demo(
         resume = ("--c",) if any((supernet / f"fold_{FOLD}").glob("checkpoint_*.pth")) else ()
         commands.run("train the super-net", *train, "-tr", SUPERNET_TRAINER, "-p", SUPERNET_PLANS, *resume, *device)
 
-    sizes = settings.budgets or default_budgets(dataset, commands.device, settings.seed)
     commands.run(
         "search",
         *("hsnas_search", number, CONFIGURATION, str(FOLD), "--memory", *sizes, "--plans", SEARCHED_PLANS),
-        *("--tolerance", _tolerance(sizes), "-p", SUPERNET_PLANS),
+        *("--tolerance", tolerance, "-p", SUPERNET_PLANS),
         *("--candidates", str(settings.candidates), "--finalists", str(settings.finalists)),
         *("--finetune-iterations", str(settings.finetune_iterations), "--seed", str(settings.seed)),
         *("--validation-cases", str(settings.validation_cases), *device),
@@ -176,8 +177,8 @@ def run_demo(
     )
 
     networks = []
-    for budget in budgets_of(sizes, {}):
-        plans_name = budget.plans_name(SEARCHED_PLANS)
+    for label in labels_of(sizes):
+        plans_name = f"{SEARCHED_PLANS}_{label}"
         plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
         found = plans["hypersegnas_search"]
         model = _model_folder(commands, dataset, settings.final_trainer, plans_name)
@@ -201,7 +202,7 @@ def run_demo(
             test = _dsc_of(predictions / "summary.json")
         networks.append(
             {
-                "budget": budget.label,
+                "budget": label,
                 "plans": plans_name,
                 "predicted_memory_bytes": found["winner"]["predicted_memory_bytes"],
                 "measured_memory_bytes": found["winner"]["measured_memory_bytes"],
@@ -292,17 +293,26 @@ def small_patch(configuration: Mapping[str, Any], largest: int, scales: int) -> 
 
 def default_budgets(dataset: str, device: str, seed: int) -> tuple[str, ...]:
     """Return a smaller and a larger budget that the demo's space can meet, since nobody knows a toy's megabytes."""
-    found = PreprocessedDataset.find(dataset, SUPERNET_PLANS, CONFIGURATION)
-    costs = cost_model(found, device)
+    costs = cost_model(_small(dataset), device)
     sizes = sorted(costs.predict(sample_codes(costs.space, 200, rng_for(seed, "demo budget"))).memory_bytes)
     return tuple(f"{math.ceil(sizes[i] / 1e6)}MB" for i in (60, 190))
 
 
-def _tolerance(budgets: Sequence[str]) -> str:
-    """Return a tolerance for which the budgets' windows do not overlap."""
-    sizes = sorted(parse_bytes(budget) for budget in budgets)
+def _tolerance(dataset: str, device: str, budgets: Sequence[str]) -> str:
+    """Return a tolerance for which the budgets' windows do not overlap; budgets are of what torch allocates.
+
+    Raises:
+        BudgetError: no network of the demo's space can meet one of them.
+    """
+    small = _small(dataset)
+    found = checked_budgets(small, cost_model(small, device), device, budgets, metric=MemoryMetric.ALLOCATED)
+    sizes = sorted(budget.memory_bytes for budget in found.budgets)
     gaps = [b - a for a, b in zip([0, *sizes], sizes, strict=False) if b > a]
-    return f"{min(gaps) // 1000}KB"
+    return f"{max(1, int(min(gaps) // 1000))}KB"
+
+
+def _small(dataset: str) -> PreprocessedDataset:
+    return PreprocessedDataset.find(dataset, SUPERNET_PLANS, CONFIGURATION)
 
 
 def _model_folder(commands: Commands, dataset: str, trainer: str, plans_name: str) -> Path:

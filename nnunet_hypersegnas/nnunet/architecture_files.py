@@ -1,4 +1,4 @@
-"""Architectures from files: written by hand, by a search, or inside plans; and those that come with this package."""
+"""Architectures that users name: in files written by hand or by a search, inside plans, or by a common name."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ class FoundArchitecture:
     Attributes:
         name: for people and for files.
         architecture: the architecture.
-        space: its search space, where the file tells.
+        space: its search space, where that is known.
+        is_of_plans: whether the name is that of plans.
     """
 
     name: str
     architecture: Architecture
     space: SearchSpace | None = None
+    is_of_plans: bool = False
 
 
-def find_architecture(name: str, configuration: str | None = None) -> FoundArchitecture:
+def find_architecture(name: str, space: SearchSpace, configuration: str | None = None) -> FoundArchitecture:
     """Find what a user means by an architecture.
 
     Args:
-        name: of one that comes with this package, or path of a JSON file: an architecture, a search's record, whose
-            winner counts, or plans of a searched network.
+        name: of an architecture that every search space has, such as unet, or path of a JSON file: an architecture, a
+            search's record, whose winner counts, or plans of a searched network.
+        space: in which a name such as unet stands for an architecture.
         configuration: of plans; may be left out where only one has a searched network.
 
     Raises:
         ArchitectureFileError, DatasetError: what is missing, or what the file holds instead.
     """
     if name in names_of_architectures():
-        return FoundArchitecture(name=name, architecture=named_architecture(name))
+        return FoundArchitecture(name=name, architecture=named_architecture(name, space), space=space)
     path = Path(name)
     if not path.suffix:
         raise ArchitectureFileError(
@@ -89,4 +92,5 @@ def _of_plans(plans: Mapping[str, Any], path: Path, configuration: str | None) -
         name=path.stem,
         architecture=Architecture.from_json(kwargs["architecture"]),
         space=SearchSpace.from_json(kwargs["space"]),
+        is_of_plans=True,
     )

@@ -29,11 +29,11 @@ def training_setup(dataset: PreprocessedDataset, device_type: str) -> TrainingSe
     )
 
 
-def cost_model(dataset: PreprocessedDataset, device_type: str) -> CostModel:
-    """Return the model of the configuration's networks trained on a type of device.
+def cost_model(dataset: PreprocessedDataset, device_type: str, space: SearchSpace | None = None) -> CostModel:
+    """Return the model of a space's networks trained on a type of device; None: of the space that the plans give.
 
     Raises:
         SettingsError, SearchSpaceError: as `search_space`.
         SetupError: the patch does not fit the search space.
     """
-    return CostModel(search_space(dataset), training_setup(dataset, device_type))
+    return CostModel(space or search_space(dataset), training_setup(dataset, device_type))

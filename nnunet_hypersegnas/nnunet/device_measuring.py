@@ -24,6 +24,7 @@ from nnunet_hypersegnas.nnunet.calibrating import (
 from nnunet_hypersegnas.nnunet.cost_meter import MeasuringProcess
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.digests import digest
+from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting
 from nnunet_hypersegnas.nnunet.metering import LoggedMeter, MeasuredCosts
 from nnunet_hypersegnas.search import MeasurementLog, Meter, Progress
 
@@ -51,6 +52,13 @@ class Measuring:
     finalists: Meter | None = None
     release: Callable[[], None] = lambda: None
     free_bytes: Callable[[], int] = lambda: 0
+
+    @property
+    def counting(self) -> MemoryCounting:
+        """How memory is counted here."""
+        if self.calibration is None or self.metric is None:
+            return MemoryCounting()
+        return MemoryCounting.of_fit(self.calibration.memory[self.metric.value], "as calibrated on this device")
 
     def to_json(self) -> dict[str, Any]:
         """Return how memory was measured, and on what."""

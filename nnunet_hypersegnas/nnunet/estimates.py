@@ -79,8 +79,10 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
     """
     costs = cost_model(dataset, device.type)
     space = costs.space
-    if run.budgets:
-        sampler = BudgetSampler(space, costs.predict, run.budgets[0].limits, 0)
+    if run.memory:
+        budgets = run.budgets()
+        predict = budgets.counting.expected(costs.predict)
+        sampler = BudgetSampler(space, predict, budgets.budgets[0].limits, 0)
         found = to_architectures(sampler.take(ARCHITECTURES))
     else:
         found = [largest(space)]
@@ -174,8 +176,8 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
             ),
             Estimate(
                 step="search",
-                seconds=len(run.budgets) * probed.patch_s * sum(rung.keep * rung.cost_patches for rung in rungs),
-                disk_bytes=len(run.budgets) * search.finalists * WEIGHT_BYTES * probed.network_parameters,
+                seconds=len(run.memory) * probed.patch_s * sum(rung.keep * rung.cost_patches for rung in rungs),
+                disk_bytes=len(run.memory) * search.finalists * WEIGHT_BYTES * probed.network_parameters,
             ),
         ]
     fold_s = epochs * STOCK_ITERATIONS * probed.network_step_s + validation * case_s

@@ -18,7 +18,7 @@ from nnunet_hypersegnas.nnunet.plans import PROVENANCE, PlansError, searched_pla
 from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder, RunRecord
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.search import Candidate, Contest, Distribution, Rung, pareto_front, winner
-from nnunet_hypersegnas.space import SearchSpace
+from nnunet_hypersegnas.space import SearchSpace, named_architecture, names_of_architectures
 
 BIAS_NOTE = "selection-biased: this fold's validation cases chose the architecture"
 CONTENT = "content"  # key of the provenance that tells whether plans were edited since they were written
@@ -130,6 +130,7 @@ class Findings:
         return {
             "strategy": contest.strategy.report,
             "distribution": Distribution.of(ranked, self.space).to_json(),
+            "named": named_among(ranked, self.space),
             "candidates": [candidate.to_json() for candidate in ranked],
         }
 
@@ -192,6 +193,27 @@ class Findings:
             "inherited_weights": str(weights),
             "inherited_weights_note": f"use them for fold {record.fold} only: they have seen the other folds' cases",
         }
+
+
+def named_among(ranked: Sequence[Candidate], space: SearchSpace) -> dict[str, Any]:
+    """Say where the architectures with names ended.
+
+    Args:
+        ranked: a budget's candidates, the best first.
+        space: the search space.
+
+    Returns:
+        For each name the place among the candidates, counted from 1, and the scores by rung; the place is None where
+        the architecture does not fit the budget.
+    """
+    places = {candidate.architecture: place for place, candidate in enumerate(ranked, 1)}
+    found: dict[str, Any] = {}
+    for name in names_of_architectures():
+        architecture = named_architecture(name, space)
+        place = places.get(architecture)
+        scores = {} if place is None else ranked[place - 1].to_json()["dsc_by_rung"]
+        found[name] = {"id": architecture.id, "place": place, "of": len(ranked), "dsc_by_rung": scores}
+    return found
 
 
 def describe(found: Sequence[FoundNetwork]) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
@@ -14,15 +14,19 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.evaluation.folders import cases_in
 from nnunet_hypersegnas.nnunet.architecture_files import find_architecture
+from nnunet_hypersegnas.nnunet.checked_budgets import checked_budgets, default_memory
+from nnunet_hypersegnas.nnunet.cost_models import cost_model, search_space
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
 from nnunet_hypersegnas.nnunet.fold_training import remove_torn_checkpoints
+from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
 from nnunet_hypersegnas.nnunet.plans import network_digest
 from nnunet_hypersegnas.nnunet.prediction_folders import ENDING, PredictionFolders, remove_broken
 from nnunet_hypersegnas.nnunet.transfer import Transfer
-from nnunet_hypersegnas.search import Budget
+from nnunet_hypersegnas.search import DEFAULT_MEMORY, labels_of
 
 FOLD = 0  # the super-net's
 STOCK_PLANS = "nnUNetPlans"
+SUPER_NET = "super-net"  # title of its step
 
 
 class MsdError(HyperSegNASError):
@@ -59,7 +63,8 @@ class MsdRun:
     Attributes:
         folder: of the task, as the challenge gives it.
         configuration: of the plans.
-        budgets: one network is searched for each; with a transferred architecture there are none.
+        memory: budgets; one network is searched for each. With a transferred architecture there are none.
+        tolerance: how far below a budget its candidates may lie, see `budgets_of`.
         plans: that the super-net is trained with.
         plans_name: of the searched or transferred plans.
         transfer: architecture that is taken in place of a search.
@@ -72,7 +77,8 @@ class MsdRun:
 
     folder: Path
     configuration: str
-    budgets: tuple[Budget, ...]
+    memory: tuple[str, ...]
+    tolerance: str | None
     plans: str
     plans_name: str
     transfer: str | None
@@ -85,9 +91,16 @@ class MsdRun:
 
     def __post_init__(self) -> None:
         dataset_name(self.folder)
+        labels_of(self.memory)
         for variable in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results):
             if not variable.is_set():
                 raise MsdError(f"{variable.env_var_name} is not set; set nnU-Net's three path variables first")
+
+    def with_default_budgets(self) -> MsdRun:
+        """Return this run, with the budgets that are searched where none was asked for."""
+        if self.memory or self.transfer:
+            return self
+        return replace(self, memory=default_memory(self.planned()) if self.are_planned else DEFAULT_MEMORY)
 
     @property
     def task(self) -> str:
@@ -113,7 +126,32 @@ class MsdRun:
     @property
     def searched(self) -> list[str]:
         """Names of the plans of the networks that are trained in the end."""
-        return [self.plans_name] if self.transfer else [budget.plans_name(self.plans_name) for budget in self.budgets]
+        if self.transfer:
+            return [self.plans_name]
+        return [f"{self.plans_name}_{label}" for label in labels_of(self.memory)]
+
+    @property
+    def are_planned(self) -> bool:
+        """Whether the data set has the super-net's plans."""
+        return (self.preprocessed / f"{self.plans}.json").exists()
+
+    def planned(self) -> PreprocessedDataset:
+        """Return the data set with the super-net's plans, whose cases need not be preprocessed yet.
+
+        Raises:
+            DatasetError: there are no such plans.
+        """
+        return PreprocessedDataset.find(self.dataset, self.plans, self.configuration, preprocessed=False)
+
+    def budgets(self) -> MemoryBudgets:
+        """Return the budgets, once the data are planned.
+
+        Raises:
+            BudgetError: no network of the search space can meet one of them.
+        """
+        dataset, device_type = self.planned(), self.device.partition(":")[0]
+        model = cost_model(dataset, device_type)
+        return checked_budgets(dataset, model, device_type, self.memory, tolerance=self.tolerance)
 
     def predictions(self, plans_name: str) -> PredictionFolders:
         """Return the folders of a network's predictions."""
@@ -208,7 +246,7 @@ class MsdRun:
 
         return [
             Step(
-                title="super-net",
+                title=SUPER_NET,
                 command=train,
                 done=(fold / "validation" / "summary.json").exists,
                 prepare=lambda: remove_torn_checkpoints(fold),
@@ -227,8 +265,10 @@ class MsdRun:
     def _is_transferred(self) -> bool:
         if not self._transferred.exists():
             return False
-        dataset = PreprocessedDataset.find(self.dataset, self.plans, self.configuration, preprocessed=False)
-        wanted = Transfer.to(dataset, find_architecture(str(self.transfer))).plans(dataset, self.plans_name)
+        dataset = self.planned()
+        wanted = Transfer.to(dataset, find_architecture(str(self.transfer), search_space(dataset))).plans(
+            dataset, self.plans_name
+        )
         there = read_json(self._transferred)
         return network_digest(there, self.configuration) == network_digest(wanted, self.configuration)
 
@@ -242,7 +282,7 @@ class MsdRun:
     def _search(self) -> list[str]:
         command = ["hsnas_search", self.number, self.configuration, str(FOLD), "-p", self.plans]
         command += ["-tr", self.supernet_trainer, "--plans", self.plans_name, "--device", self.device]
-        return [*command, *self.search_arguments]
+        return [*command, "--memory", *self.memory, *self.search_arguments]
 
     # -- networks ----------------------------------------------------------------------------------------------------
 

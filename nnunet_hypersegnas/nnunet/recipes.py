@@ -25,6 +25,8 @@ AUGMENTATIONS = ("nnunet", "rotation and flip")
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "nnunet": {},
     "paper": {
+        "layers": 12,
+        "channels": (32, 64, 128, 256),
         "epochs": PAPER_EPOCHS,
         "iterations_per_epoch": 250,
         "augmentation": "rotation and flip",

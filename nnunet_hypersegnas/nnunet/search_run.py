@@ -21,7 +21,8 @@ from nnunet_hypersegnas.nnunet.device_measuring import Measuring
 from nnunet_hypersegnas.nnunet.digests import file_digest
 from nnunet_hypersegnas.nnunet.run_folder import RunFolder, RunRecord, check_run_name
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
-from nnunet_hypersegnas.nnunet.super_net_loading import check_trained, load_super_net
+from nnunet_hypersegnas.nnunet.super_net_loading import check_space, check_trained, load_super_net
+from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
 from nnunet_hypersegnas.nnunet.validation_crops import (
     crops_name,
     keep_validation_crops,
@@ -47,7 +48,7 @@ from nnunet_hypersegnas.search import (
     rungs_of,
     strategy_of,
 )
-from nnunet_hypersegnas.space import Architecture, SearchSpace
+from nnunet_hypersegnas.space import Architecture, SearchSpace, named_architecture, names_of_architectures
 
 # Workers stay while networks are measured where so many times the largest budget is free, and some more: kernels that
 # are tried bring workspaces as large as the network, one that turns out to need more than the budget has to fit as
@@ -150,9 +151,11 @@ class SuperNetSearch:
         """Predicts the costs of sub-nets.
 
         Raises:
+            CheckpointError: the checkpoint cannot be read, or is of another search space.
             SetupError: the plans' patch does not fit the search space.
         """
-        return cost_model(self.dataset, self.device.type)
+        record = SuperNetRecord.read(self.checkpoint)
+        return cost_model(self.dataset, self.device.type, check_space(self.dataset, record, self.checkpoint))
 
     def record(self, budgets: Sequence[Budget], memory: str, storage: str | None) -> RunRecord:
         """Return what names this search.
@@ -176,7 +179,7 @@ class SuperNetSearch:
                 super_net=file_digest(self.checkpoint),
                 device=self.device.type,
                 memory=memory,
-                budgets={budget.label: str(budget.limits) for budget in budgets},
+                budgets={budget.label: str(budget) for budget in budgets},
                 settings=self.settings,
                 crops=crops_name(self.dataset, self.cases),
                 storage=storage,
@@ -209,7 +212,9 @@ class SuperNetSearch:
             BudgetError: no architecture can fit.
         """
         expected = measuring.expected(self.costs.predict)
-        samplers = [BudgetSampler(self.space, expected, budget.limits, self.settings.seed) for budget in budgets]
+        # Hand-made networks that fit a budget take part, so that a search does no worse than they do.
+        named = [named_architecture(name, self.space) for name in names_of_architectures()]
+        samplers = [BudgetSampler(self.space, expected, budget.limits, self.settings.seed, named) for budget in budgets]
         return [
             Contest(budget, strategy_of(self.settings, sampler), [])
             for budget, sampler in zip(budgets, samplers, strict=True)

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from nnunet_hypersegnas.architectures import MAN_INPUTS, SCALAR_POSITIONS
-from nnunet_hypersegnas.cost import check_patch
+from nnunet_hypersegnas.cost import check_patch, is_size
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.recipes import AUGMENTATIONS, BLOCK, PAPER_ANNEALING_SHARE, PAPER_EPOCHS, RECIPES
-from nnunet_hypersegnas.space import SAMPLERS, SearchSpace, SearchSpaceError
+from nnunet_hypersegnas.nnunet.stages import Stages
+from nnunet_hypersegnas.search import memory_fault
+from nnunet_hypersegnas.space import DEFAULT_LAYERS, SAMPLERS, SearchSpace, SearchSpaceError
 
 OPTIMIZERS = {"AdamW": 0.003, "SGD": 0.01}  # with the learning rate each one starts from by default
 MAN_LR = 0.001  # at the network's own, MAN's sigmoids become a static mask, or saturate
@@ -44,8 +46,14 @@ class SuperNetSettings:
     Attributes:
         recipe: whose values stand in for settings that the block does not name, see `RECIPES`.
         layers: number of layers of the search space, L.
-        channels: feature channels of each scale, finest first; doubled from 32 where not given.
+        channels: feature channels of each scale, finest first; by default the features of the plans' stages, and 1.5
+            times as many where the plans' network has a residual encoder.
         scales: number of scales; by default the rule of `SearchSpace.from_stages`.
+        full_resolution: whether the finest scale is full resolution; by default the rule of `SearchSpace.from_stages`.
+        memory: training-memory budgets that the space is made for, as users write them; a search takes them where
+            nothing else is asked for.
+        memory_limit: the most memory that training the super-net may take on a GPU, for example "12GB" (by default
+            what is free on it at the start).
         epochs: all epochs, annealing included (720).
         annealing_epochs: the last epochs, for which the learning rate restarts and in which MAN, where there is one, is
             annealed away (a ninth of all; fractions are allowed).
@@ -82,9 +90,12 @@ class SuperNetSettings:
     """
 
     recipe: str = "nnunet"
-    layers: int = 12
+    layers: int = DEFAULT_LAYERS
     channels: tuple[int, ...] | None = None
     scales: int | None = None
+    full_resolution: bool | None = None
+    memory: tuple[str, ...] | None = None
+    memory_limit: str | None = None
     epochs: int = PAPER_EPOCHS
     annealing_epochs: float | None = None
     annealing_share: float = 0.5
@@ -145,7 +156,14 @@ class SuperNetSettings:
                 needed = "a list of positive whole numbers"
             case name if name in CHOICES:
                 ok, needed = isinstance(value, str), f"one of {', '.join(map(repr, CHOICES[name]))}"
-            case "architecture_per_rank" | "recompute" | "relative_scalars" | "deep_supervision":
+            case "memory":
+                ok = isinstance(value, tuple) and value and all(isinstance(text, str) for text in value)
+                needed = "a list of training-memory budgets, such as own, 50% or 5GB"
+                if ok and (fault := memory_fault(value)):
+                    return f"memory: {fault}"
+            case "memory_limit":
+                ok, needed = isinstance(value, str) and is_size(value), "a memory size with its unit, such as 12GB"
+            case "architecture_per_rank" | "recompute" | "relative_scalars" | "deep_supervision" | "full_resolution":
                 ok, needed = isinstance(value, bool), "true or false"
             case "previous_stage":
                 ok = isinstance(value, str) and bool(re.fullmatch(r"\w+?__(?!.*__)[\w.-]+", value))
@@ -178,9 +196,13 @@ class SuperNetSettings:
         if unknown := sorted(set(block) - set(known)):
             raise SettingsError(f"the {BLOCK!r} block of the plans has unknown keys {unknown}; known are {known}")
         recipe = block.get("recipe")
-        values = {**(RECIPES.get(recipe, {}) if isinstance(recipe, str) else {}), **block}
-        if isinstance(values.get("channels"), list):
-            values["channels"] = tuple(values["channels"])
+        of_recipe = dict(RECIPES.get(recipe, {})) if isinstance(recipe, str) else {}
+        if "scales" in block:  # another number of scales than the recipe's channels are for
+            of_recipe.pop("channels", None)
+        values = {**of_recipe, **block}
+        for key in ("channels", "memory"):
+            if isinstance(values.get(key), list):
+                values[key] = tuple(values[key])
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
@@ -243,14 +265,34 @@ class SuperNetSettings:
             SearchSpaceError: the plans do not describe stages, or not as many as the settings ask for.
             SetupError: the configuration's patch does not fit the space.
         """
-        kwargs = configuration.get("architecture", {}).get("arch_kwargs", {})
-        if not {"strides", "kernel_sizes"} <= set(kwargs):
+        stages = Stages.of(configuration)
+        if self.channels is None and not stages.features:
             raise SearchSpaceError(
-                "the plans' architecture names no strides and kernel_sizes, so no search space follows from it; use "
-                "plans that nnU-Net's own planners wrote"
+                "the plans' architecture names no features_per_stage, so the scales' channels do not follow from it; "
+                "name them with --channels or in the hypersegnas block, or use plans that nnU-Net's own planners wrote"
             )
         space = SearchSpace.from_stages(
-            kwargs["strides"], kwargs["kernel_sizes"], layers=self.layers, channels=self.channels, n_scales=self.scales
+            stages.strides,
+            stages.kernel_sizes,
+            stages.features,
+            layers=self.layers,
+            channels=self.channels,
+            n_scales=self.scales,
+            full_resolution=self.full_resolution,
         )
         check_patch(configuration["patch_size"], space)
         return space
+
+    @property
+    def leaves_space_open(self) -> bool:
+        """Whether the search space follows from the plans alone: the block names nothing of it."""
+        return (self.layers, self.channels, self.scales, self.full_resolution) == (DEFAULT_LAYERS, None, None, None)
+
+
+def space_in_block(space: SearchSpace) -> dict[str, Any]:
+    """Return what names a search space in the `hypersegnas` block of plans that have its stages."""
+    return {
+        "layers": space.layers,
+        "channels": list(space.channels),
+        "full_resolution": space.finest_is_full_resolution,
+    }

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 
 from nnunet_hypersegnas.architectures import OneShotNetwork
-from nnunet_hypersegnas.cost import CostModel, Quantity
-from nnunet_hypersegnas.nnunet.cost_models import training_setup
+from nnunet_hypersegnas.cost import CostModel
+from nnunet_hypersegnas.cost.measuring import MemoryMetric
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings
-from nnunet_hypersegnas.search import Interval, possible_range
+from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting, memory_counting
+from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings, space_in_block
+from nnunet_hypersegnas.nnunet.space_costs import SpaceCosts
+from nnunet_hypersegnas.nnunet.stages import Stages
+from nnunet_hypersegnas.nnunet.super_net_memory import SuperNetMemory
+from nnunet_hypersegnas.search import Budget, Placement, Predict, place
 from nnunet_hypersegnas.space import SearchSpace, count_architectures
-
-RANGES = (Quantity.MEMORY, Quantity.PARAMETERS, Quantity.MULTIPLY_ADDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,54 +28,118 @@ class SpaceDescription:
 
     Attributes:
         space: the search space.
+        stages: how many the plans have.
         spacing_mm: voxel size at full resolution.
         patch_size: voxels of each axis.
         batch_size: patches a step.
         architectures: number of different ones.
-        ranges: between what the costs of a network lie, predicted for its training; in bytes and numbers.
+        costs: of the space's networks, and of nnU-Net's own.
+        counting: how the device counts memory.
         super_net_parameters: of the super-net.
         man_parameters: of the Meta-Assistant Network beside it; 0 where the settings have none.
+        optimizer: the super-net's.
     """
 
     space: SearchSpace
+    stages: int
     spacing_mm: tuple[float, ...]
     patch_size: tuple[int, ...]
     batch_size: int
     architectures: int
-    ranges: Mapping[Quantity, Interval]
+    costs: SpaceCosts
+    counting: MemoryCounting
     super_net_parameters: int
     man_parameters: int
+    optimizer: str
 
     @classmethod
-    def of(cls, dataset: PreprocessedDataset, settings: SuperNetSettings, device_type: str) -> SpaceDescription:
+    def of(
+        cls,
+        dataset: PreprocessedDataset,
+        settings: SuperNetSettings,
+        device_type: str,
+        metric: MemoryMetric | None = None,
+    ) -> SpaceDescription:
         """Describe the space that the settings give on a data set's configuration, trained on a type of device.
 
         Raises:
             SearchSpaceError, SetupError: the settings do not fit the plans.
+            CalibrationError: this device's calibration is stale.
         """
         configuration = dataset.configuration
         space = settings.space(configuration.configuration)
-        setup = training_setup(dataset, device_type)
-        costs = CostModel(space, setup)
-        with torch.device("meta"):  # shapes alone
-            network = OneShotNetwork(
-                space,
-                setup.input_channels,
-                setup.num_classes,
-                setup.patch_size,
-                man=settings.man,
-                scalar_position=settings.scalar_position,
-            )
+        costs = SpaceCosts.of(dataset, space, device_type)
+        super_net, man = super_net_parameters(dataset, space, settings)
         return cls(
             space=space,
+            stages=len(Stages.of(configuration.configuration).strides),
             spacing_mm=tuple(configuration.spacing),
             patch_size=tuple(configuration.patch_size),
             batch_size=configuration.batch_size,
             architectures=count_architectures(space),
-            ranges={quantity: possible_range(space, costs.predict, quantity) for quantity in RANGES},
-            super_net_parameters=sum(p.numel() for p in network.super_net.parameters()),
-            man_parameters=sum(p.numel() for p in network.man.parameters()) if network.man is not None else 0,
+            costs=costs,
+            counting=memory_counting(dataset, CostModel(space, costs.setup), device_type, metric),
+            super_net_parameters=super_net,
+            man_parameters=man,
+            optimizer=settings.optimizer,
         )
+
+    @property
+    def expected(self) -> Predict:
+        """Predict the costs of networks, memory as the device counts it."""
+        return self.counting.expected(CostModel(self.space, self.costs.setup).predict)
+
+    def placements(self, budgets: Sequence[Budget], count: int) -> list[Placement]:
+        """Say where memory budgets lie among the networks drawn, and how many of `count` candidates are found."""
+        counted = replace(self.costs.drawn, memory_bytes=self.counting.count(self.costs.drawn.memory_bytes))
+        return place(self.space, self.expected, counted, budgets, count)
+
+    @property
+    def super_net_memory(self) -> SuperNetMemory:
+        """What training the super-net takes, on one device."""
+        return SuperNetMemory(
+            space=self.space,
+            setup=self.costs.setup,
+            parameters=self.super_net_parameters + self.man_parameters,
+            optimizer=self.optimizer,
+            counting=self.counting,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers, in bytes and multiply-adds."""
+        memory = self.super_net_memory
+        return {
+            **self.costs.to_json(),
+            "counting": {
+                "offset_bytes": round(self.counting.offset_bytes),
+                "factor": self.counting.factor,
+                "origin": self.counting.origin or "tensors alone",
+                "estimate": self.counting.is_estimate,
+            },
+            "super_net": {
+                "parameters": self.super_net_parameters,
+                "man_parameters": self.man_parameters,
+                "fixed_bytes": memory.fixed_bytes,
+                "median_draw_bytes": round(memory.drawn_quantiles(0.5)[0]),
+                "largest_draw_bytes": round(memory.drawn_quantiles(1.0)[0]),
+                "warmup_bytes": round(memory.warmup_bytes),
+            },
+        }
+
+    def origin(self) -> str:
+        """Say how the scales follow from the plans."""
+        first = 0 if self.space.finest_is_full_resolution else 1
+        used = self.space.n_scales
+        left_out = self.stages - first - used
+        text = f"The scales are {'all' if used == self.stages else f'{used} of the'} {self.stages} stages of the plans"
+        text += (
+            ", from full resolution" if not first else "; the stem takes the first stride, so none has full resolution"
+        )
+        if left_out > 0:
+            text += f"; the {left_out} coarsest are left out"
+            if used == self.space.layers // 2 + 1:
+                text += f", since {self.space.layers} layers cannot go further down and up again"
+        return text + "."
 
     def scales(self) -> list[dict[str, str]]:
         """Return one row of text for each scale, finest first."""
@@ -89,21 +155,14 @@ class SpaceDescription:
             for scale, stride in enumerate(self.space.cumulative_strides)
         ]
 
-    def costs(self) -> list[dict[str, str]]:
-        """Return one row of text for each cost."""
-        names = {Quantity.MEMORY: "training memory", Quantity.PARAMETERS: "parameters"}
-        return [
-            {
-                "predicted": names.get(quantity, quantity.value),
-                "smallest": quantity.format(interval.low),
-                "largest": quantity.format(interval.high),
-            }
-            for quantity, interval in self.ranges.items()
-        ]
-
 
 def changed_settings(
-    dataset: PreprocessedDataset, *, layers: int | None, channels: Sequence[int] | None, scales: int | None
+    dataset: PreprocessedDataset,
+    *,
+    layers: int | None = None,
+    channels: Sequence[int] | None = None,
+    scales: int | None = None,
+    full_resolution: bool | None = None,
 ) -> SuperNetSettings:
     """Return the plans' settings with other sizes of the search space; None leaves what the plans have.
 
@@ -116,6 +175,8 @@ def changed_settings(
         settings = replace(settings, channels=kept, scales=scales)
     if channels is not None:
         settings = replace(settings, channels=tuple(channels), scales=scales)
+    if full_resolution is not None:
+        settings = replace(settings, full_resolution=full_resolution)
     return settings if layers is None else replace(settings, layers=layers)
 
 
@@ -126,8 +187,25 @@ def plans_with_settings(
     result = deepcopy(dict(plans))
     result["plans_name"] = plans_name
     block = {key: value for key, value in settings.to_json().items() if value is not None and key != "scales"}
-    result["configurations"][configuration][BLOCK] = {**block, "channels": list(space.channels)}
+    result["configurations"][configuration][BLOCK] = {**block, **space_in_block(space)}
     return result
+
+
+def super_net_parameters(
+    dataset: PreprocessedDataset, space: SearchSpace, settings: SuperNetSettings
+) -> tuple[int, int]:
+    """Return the number of parameters of a super-net, and of its MAN."""
+    with torch.device("meta"):  # shapes alone
+        network = OneShotNetwork(
+            space,
+            dataset.input_channels,
+            dataset.label_manager.num_segmentation_heads,
+            dataset.configuration.patch_size,
+            man=settings.man,
+            scalar_position=settings.scalar_position,
+        )
+    of_man = 0 if network.man is None else sum(p.numel() for p in network.man.parameters())
+    return sum(p.numel() for p in network.super_net.parameters()), of_man
 
 
 def _by(values: Any) -> str:

@@ -47,6 +47,22 @@ def check_trained(dataset: PreprocessedDataset, path: Path) -> None:
         )
 
 
+def check_space(dataset: PreprocessedDataset, record: SuperNetRecord, path: Path) -> SearchSpace:
+    """Return the search space of a super-net: where the plans leave it open, the one that it was trained with.
+
+    Raises:
+        CheckpointError: the plans name another one.
+    """
+    configuration = dataset.configuration.configuration
+    settings = SuperNetSettings.from_configuration(configuration)
+    if not settings.leaves_space_open and settings.space(configuration) != record.space:
+        raise CheckpointError(
+            f"{path} was trained with search space {record.space.digest} ({record.space.to_json()}), but plans "
+            f"{dataset.plans['plans_name']} now give another one; restore the plans or train a super-net anew"
+        )
+    return record.space
+
+
 def load_super_net(dataset: PreprocessedDataset, path: Path) -> tuple[SearchSpace, OneShotNetwork]:
     """Load a trained super-net for the search, on the CPU.
 
@@ -116,11 +132,7 @@ def _load(
 ) -> TrainedSuperNet:
     configuration = dataset.configuration.configuration
     settings = SuperNetSettings.from_configuration(configuration)
-    if settings.space(configuration) != record.space:
-        raise CheckpointError(
-            f"{path} was trained with search space {record.space.digest} ({record.space.to_json()}), but plans "
-            f"{dataset.plans['plans_name']} now give another one; restore the plans or train a super-net anew"
-        )
+    check_space(dataset, record, path)
     if settings.relative_scalars != record.settings.relative_scalars:
         raise CheckpointError(
             f"{path} was trained with relative_scalars {record.settings.relative_scalars}, the plans now say "

@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import nnunet_hypersegnas
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit
 from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings
 from nnunet_hypersegnas.space import SearchSpace
 
@@ -39,6 +40,7 @@ class SuperNetRecord:
     iteration: int
     annealing_lambda: float
     validation_patches: int | None = None  # on how many the reference sub-nets are scored
+    memory_limit: MemoryLimit | None = None  # which sub-nets are drawn
     written_by: str = "this version"
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class SuperNetRecord:
             "iteration": self.iteration,
             "annealing_lambda": self.annealing_lambda,
             "validation_patches": self.validation_patches,
+            "memory_limit": None if self.memory_limit is None else self.memory_limit.to_json(),
         }
 
     @classmethod
@@ -66,12 +69,14 @@ class SuperNetRecord:
             )
         value = checkpoint[cls.KEY]
         try:
+            space = SearchSpace.from_json(value["space"])
             return cls(
-                space=SearchSpace.from_json(value["space"]),
+                space=space,
                 settings=SuperNetSettings(**{**EARLIER_SETTINGS, **value["settings"]}),
                 iteration=value["iteration"],
                 annealing_lambda=value["annealing_lambda"],
                 validation_patches=value.get("validation_patches"),
+                memory_limit=MemoryLimit.from_json(value.get("memory_limit"), space),
                 written_by=f"nnunet_hypersegnas {value['package_version']} with nnunetv2 "
                 f"{value.get('nnunetv2_version', 'unknown')}",
             )
@@ -108,7 +113,7 @@ class SuperNetRecord:
             )
         mine, theirs = self.settings.to_json(), settings.to_json()
         # They change nothing in what is trained, and what a recipe says stands in the other settings.
-        free = {"save_every", "recompute", "recipe"}
+        free = {"save_every", "recompute", "recipe", "memory"}
         if changed := sorted(key for key in mine if key not in free and mine[key] != theirs[key]):
             difference = ", ".join(f"{key} {mine[key]} -> {theirs[key]}" for key in changed)
             raise CheckpointError(

@@ -12,6 +12,7 @@ from nnunet_hypersegnas.nnunet.architecture_files import FoundArchitecture
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.plans import searched_plans
 from nnunet_hypersegnas.nnunet.space_description import changed_settings
+from nnunet_hypersegnas.nnunet.stages import Stages
 from nnunet_hypersegnas.space import Architecture, SearchSpace, fold_scales
 
 
@@ -48,23 +49,14 @@ class Transfer:
             TransferError: it was found in 2D and is to be used in 3D, or the other way round.
             SearchSpaceError, SettingsError, SetupError: the plans cannot have that many scales.
         """
-        stages = len(dataset.configuration.network_arch_init_kwargs.get("strides", ()))
-        scales = min(found.architecture.n_scales, stages) if stages else found.architecture.n_scales
-        settings = changed_settings(
-            dataset,
-            layers=found.architecture.n_layers,
-            channels=channels,
-            scales=None if channels is not None else scales,
-        )
-        if channels is not None and len(channels) != scales:
-            raise TransferError(f"--channels names {len(channels)} scales, {found.name} has {scales} here")
-        space = settings.space(dataset.configuration.configuration)
+        space = _space_for(dataset, found, channels)
         if found.space is not None and found.space.dimension != space.dimension:
             raise TransferError(
                 f"{found.name} was found in {found.space.dimension}D, configuration {dataset.configuration_name} of "
                 f"{dataset.name} is {space.dimension}D; choose another configuration"
             )
-        return cls(found=found, space=space, architecture=fold_scales(found.architecture, space.n_scales))
+        architecture = fold_scales(found.architecture, space.n_scales)
+        return cls(found=found, space=space, architecture=architecture)
 
     def notes(self) -> list[str]:
         """Say what became otherwise than where the architecture was found."""
@@ -93,3 +85,23 @@ class Transfer:
         return searched_plans(
             dataset.plans, dataset.configuration_name, plans_name, self.space, self.architecture, provenance
         )
+
+
+def _space_for(dataset: PreprocessedDataset, found: FoundArchitecture, channels: Sequence[int] | None) -> SearchSpace:
+    """Return the data set's space with the layers and scales of an architecture, from full resolution where it is."""
+    configuration = dataset.configuration.configuration
+    stages = len(Stages.of(configuration).strides)
+    scales = min(found.architecture.n_scales, stages)
+    if channels is not None and len(channels) != scales:
+        raise TransferError(f"--channels names {len(channels)} scales, {found.name} has {scales} here")
+    full_resolution = None
+    if found.space is not None and (found.space.finest_is_full_resolution or stages > scales):
+        full_resolution = found.space.finest_is_full_resolution
+    settings = changed_settings(
+        dataset,
+        layers=found.architecture.n_layers,
+        channels=channels,
+        scales=None if channels is not None else scales,
+        full_resolution=full_resolution,
+    )
+    return settings.space(configuration)

@@ -1,7 +1,15 @@
 """The search (paper section 3.2): which sub-net is best under a budget. No nnU-Net and no torch in here."""
 
-from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, possible_range
-from nnunet_hypersegnas.search.budgets import Budget, budgets_of
+from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, Predict, possible_range
+from nnunet_hypersegnas.search.budgets import (
+    DEFAULT_MEMORY,
+    OWN,
+    Budget,
+    budgets_of,
+    labels_of,
+    memory_fault,
+    networks_in,
+)
 from nnunet_hypersegnas.search.candidates import Candidate, Meter, Source, measured_candidates, predicted_candidates
 from nnunet_hypersegnas.search.distribution import Distribution
 from nnunet_hypersegnas.search.evaluations import Evaluation, WorkerId, last_led, open_study
@@ -9,6 +17,16 @@ from nnunet_hypersegnas.search.halving import Contest, climb, gather, pareto_fro
 from nnunet_hypersegnas.search.leading import EvaluationError, Lead
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
 from nnunet_hypersegnas.search.measurement_log import LogError, MeasurementLog
+from nnunet_hypersegnas.search.placement import (
+    COMFORTABLE,
+    Placement,
+    check_budgets,
+    drawn_costs,
+    place,
+    quantile_of,
+    quantiles,
+    unmet_budgets,
+)
 from nnunet_hypersegnas.search.progress import Progress, ProgressBar
 from nnunet_hypersegnas.search.rungs import Rung, Way, rungs_of
 from nnunet_hypersegnas.search.score import Score
@@ -25,6 +43,17 @@ from nnunet_hypersegnas.search.working import work
 from nnunet_hypersegnas.search_settings import SearchSettings
 
 __all__ = [
+    "COMFORTABLE",
+    "Placement",
+    "Predict",
+    "check_budgets",
+    "drawn_costs",
+    "place",
+    "quantile_of",
+    "quantiles",
+    "unmet_budgets",
+    "DEFAULT_MEMORY",
+    "OWN",
     "Budget",
     "BudgetError",
     "BudgetSampler",
@@ -55,6 +84,9 @@ __all__ = [
     "is_sqlite",
     "last_led",
     "measured_candidates",
+    "labels_of",
+    "memory_fault",
+    "networks_in",
     "open_storage",
     "open_study",
     "pareto_front",

@@ -8,13 +8,14 @@ shares, so that candidates do not crowd where the space is densest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from nnunet_hypersegnas.cost import PredictedCosts, Quantity
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
 from nnunet_hypersegnas.space import (
+    Architecture,
     Operation,
     SearchSpace,
     canonical,
@@ -70,6 +71,7 @@ class BudgetSampler:
         predict: costs of codes of shape (n, L, E).
         limits: what the costs must be.
         seed: the run's seed.
+        first: architectures that are given out before all others, where they meet the limits.
 
     Attributes:
         uniform, tuned, walked: how many architectures were found which way, those not given out yet included.
@@ -78,7 +80,14 @@ class BudgetSampler:
         BudgetError: no architecture can meet one of the limits; the message gives the smallest and the largest cost.
     """
 
-    def __init__(self, space: SearchSpace, predict: Predict, limits: Limits, seed: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        predict: Predict,
+        limits: Limits,
+        seed: int,
+        first: Collection[Architecture] = (),
+    ) -> None:
         self.space, self.predict, self.limits, self.seed = space, predict, limits, seed
         met = {}
         for quantity, interval in limits:
@@ -95,6 +104,7 @@ class BudgetSampler:
         self._ready: list[list[np.ndarray]] = [[] for _ in self.bins]
         self._calls = 0
         self._closest = np.inf
+        self._first = self._meeting(first)
 
     def take(self, count: int) -> np.ndarray:
         """Return the codes of `count` further architectures, shape (count, L, E).
@@ -104,6 +114,10 @@ class BudgetSampler:
         Raises:
             BudgetError: none was found at all.
         """
+        given, self._first = self._first[:count], self._first[count:]
+        if len(given) == count:
+            return np.array(given).reshape(-1, self.space.layers, len(self.space.edges))
+        count -= len(given)
         self._calls += 1
         rng = rng_for(self.seed, "candidates", self._calls)
         # Evenly over the window, also where there are fewer to draw than bins.
@@ -122,7 +136,16 @@ class BudgetSampler:
                 f"no architecture was found with {self.limits}; the closest one misses by {self._closest:.2%}. Choose "
                 "other limits, or a wider --tolerance"
             )
-        return self._hand_out(share, count)
+        return np.array([*given, *self._hand_out(share, count)])
+
+    def _meeting(self, architectures: Collection[Architecture]) -> list[np.ndarray]:
+        """Return the codes of those that meet the limits, each once; they count as seen."""
+        if not architectures:
+            return []
+        codes = to_codes(list(dict.fromkeys(architectures)))
+        found = list(codes[self.limits.distance(self.predict(codes)) == 0])
+        self._seen |= {one.tobytes() for one in found}
+        return found
 
     def _has(self, share: np.ndarray) -> bool:
         return all(len(ready) >= wanted for ready, wanted in zip(self._ready, share, strict=True))
@@ -187,7 +210,7 @@ class BudgetSampler:
                 new += 1
         return new
 
-    def _hand_out(self, share: np.ndarray, count: int) -> np.ndarray:
+    def _hand_out(self, share: np.ndarray, count: int) -> list[np.ndarray]:
         chosen: list[np.ndarray] = []
         for ready, wanted in zip(self._ready, share, strict=True):
             chosen += ready[:wanted]
@@ -196,4 +219,4 @@ class BudgetSampler:
             missing = count - len(chosen)
             chosen += ready[:missing]
             del ready[:missing]
-        return np.array(chosen)
+        return chosen

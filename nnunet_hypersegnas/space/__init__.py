@@ -19,14 +19,16 @@ from nnunet_hypersegnas.space.reference import (
     u_net_parallel_skips,
 )
 from nnunet_hypersegnas.space.sampling import sample, sample_all_edges
-from nnunet_hypersegnas.space.search_space import Edge, SearchSpace, SearchSpaceError
+from nnunet_hypersegnas.space.search_space import DEFAULT_LAYERS, Edge, SearchSpace, SearchSpaceError
 from nnunet_hypersegnas.space.seeding import derive_seed, rng_for
-from nnunet_hypersegnas.space.training_draws import SAMPLERS, TrainingDraws
+from nnunet_hypersegnas.space.training_draws import SAMPLERS, DrawError, TrainingDraws
 
 __all__ = [
+    "DEFAULT_LAYERS",
     "OFF",
     "SAMPLERS",
     "Architecture",
+    "DrawError",
     "ArchitectureError",
     "Edge",
     "Operation",

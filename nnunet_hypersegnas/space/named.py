@@ -1,19 +1,25 @@
-"""The architectures that come with this package as JSON files, for 12 layers and 4 scales."""
+"""Architectures that go by a name in every search space."""
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
+from collections.abc import Callable
 
 from nnunet_hypersegnas.space.architecture import Architecture
+from nnunet_hypersegnas.space.reference import largest, smallest, u_net, u_net_parallel_skips
+from nnunet_hypersegnas.space.search_space import SearchSpace
 
-_FOLDER = files("nnunet_hypersegnas.space") / "named"
+_MAKERS: dict[str, Callable[[SearchSpace], Architecture]] = {
+    "largest": largest,
+    "smallest": smallest,
+    "unet": u_net,
+    "unet_parallel_skips": u_net_parallel_skips,
+}
 
 
 def names_of_architectures() -> list[str]:
-    return sorted(file.name.removesuffix(".json") for file in _FOLDER.iterdir() if file.name.endswith(".json"))
+    return sorted(_MAKERS)
 
 
-def named_architecture(name: str) -> Architecture:
-    """Return one of `names_of_architectures()`."""
-    return Architecture.from_json(json.loads((_FOLDER / f"{name}.json").read_text()))
+def named_architecture(name: str, space: SearchSpace) -> Architecture:
+    """Return one of `names_of_architectures()` in a search space."""
+    return _MAKERS[name](space)

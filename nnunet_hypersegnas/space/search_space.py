@@ -18,8 +18,6 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 
 N_OPERATIONS = 2  # {skip, convolution}; the paper leaves out DiNTS's pseudo-3D operators (section 3.1)
 DEFAULT_LAYERS = 12
-DEFAULT_SCALES = 4
-DEFAULT_BASE_CHANNELS = 32  # {32, 64, 128, 256}: section 4
 
 
 class SearchSpaceError(HyperSegNASError):
@@ -169,25 +167,30 @@ class SearchSpace:
         cls,
         strides: Sequence[Sequence[int]],
         kernel_sizes: Sequence[Sequence[int]],
+        features: Sequence[int] = (),
         *,
         layers: int = DEFAULT_LAYERS,
         channels: Sequence[int] | None = None,
         n_scales: int | None = None,
+        full_resolution: bool | None = None,
     ) -> SearchSpace:
-        """Configure the space from the stages of any nnU-Net plans, the way nnU-Net configures its own U-Net.
+        """Configure the space from the stages of nnU-Net plans, the way nnU-Net configures its own U-Net.
 
-        With five or more stages the stem takes the first stride and the search works on the next four resolutions (the
-        DiNTS setting); with four the finest scale is full resolution; with fewer, there are fewer scales.
+        By default the scales are the stages from full resolution down: all of them, or as many as the layers can go
+        down and up again. Where fewer scales than stages are asked for, the stem takes the first stride and the finest
+        scale is at half resolution, as in DiNTS and in the paper, unless `full_resolution` says otherwise.
 
         Args:
             strides: nnU-Net's strides of each stage, the first one all ones.
             kernel_sizes: nnU-Net's kernel sizes of each stage.
+            features: channels of each stage, finest first; as many as there are scales are used.
             layers: number of layers, L.
-            channels: feature channels of each scale; doubled from 32 where not given.
-            n_scales: use fewer or more scales than the rule gives.
+            channels: feature channels of each scale, in place of `features`.
+            n_scales: number of scales, in place of the default.
+            full_resolution: whether the finest scale is full resolution; None leaves it to the rule above.
 
         Raises:
-            SearchSpaceError: the stages do not have that many scales.
+            SearchSpaceError: the stages do not have that many scales, or there are no channels for them.
         """
         stage_strides, stage_kernels = _int_tuples(strides), _int_tuples(kernel_sizes)
         if len(stage_strides) != len(stage_kernels) or not stage_strides:
@@ -195,16 +198,23 @@ class SearchSpace:
                 f"the plans name {len(stage_strides)} strides and {len(stage_kernels)} kernel sizes; one of each is "
                 "needed for every stage"
             )
-        wanted = n_scales if n_scales is not None else len(channels) if channels is not None else DEFAULT_SCALES
         available = len(stage_strides)
-        if (n_scales is not None or channels is not None) and not 1 <= wanted <= available:
-            raise SearchSpaceError(f"{wanted} scales are asked for, the plans have {available} stages")
-        n = min(wanted, available)
-        # More stages than scales: the stem takes the first stride, and the search starts at half resolution.
-        first = 1 if available > n else 0
+        asked = n_scales if n_scales is not None else None if channels is None else len(channels)
+        first = 1 if full_resolution is False else 0
+        if asked is not None and full_resolution is None and available > asked:
+            first = 1
+        n = min(available - first, layers // 2 + 1) if asked is None else asked
+        if not 1 <= n <= available - first:
+            without = " below full resolution" if first else ""
+            raise SearchSpaceError(f"{n} scales are asked for, the plans have {available - first} stages{without}")
+        if channels is None and len(features) < n:
+            raise SearchSpaceError(
+                f"the plans name features of {len(features)} stages, {n} scales need as many; name the channels of "
+                "each scale"
+            )
         return cls(
             layers=layers,
-            channels=tuple(channels) if channels is not None else tuple(DEFAULT_BASE_CHANNELS << i for i in range(n)),
+            channels=tuple(index(c) for c in (features[:n] if channels is None else channels)),
             strides=stage_strides[first : first + n],
             kernel_sizes=stage_kernels[first : first + n],
         )

@@ -21,7 +21,7 @@ from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.ablation.sub_nets import spread_sub_nets
 from nnunet_hypersegnas.nnunet.architecture_files import FoundArchitecture, find_architecture
 from nnunet_hypersegnas.nnunet.cascade import network_input
-from nnunet_hypersegnas.nnunet.cost_models import cost_model
+from nnunet_hypersegnas.nnunet.cost_models import cost_model, search_space
 from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
 from nnunet_hypersegnas.nnunet.man.maps import ScalarMaps, scalar_maps
 from nnunet_hypersegnas.nnunet.original_images import on_original_grid, preprocessed_spacing_mm, write_on_original
@@ -170,7 +170,8 @@ def architectures_to_compare(
         AblationError: the space has fewer than ten architectures.
     """
     if files:
-        first, second = (find_architecture(name, dataset.configuration_name) for name in files)
+        space = search_space(dataset)
+        first, second = (find_architecture(name, space, dataset.configuration_name) for name in files)
         return first, second
     costs = cost_model(dataset, device_type)
     spread = spread_sub_nets(costs.space, costs.predict, PARTS)
