@@ -18,6 +18,8 @@ class SearchSettings:
         finalists: N, how many of them are fine-tuned.
         finetune_iterations: iterations of a full fine-tuning.
         finetune_lr: its initial learning rate.
+        refinements: rounds in which neighbours of the best fine-tuned networks are fine-tuned, too; none where
+            candidates are drawn at random, as in the paper.
         halving: score and fine-tune in rungs (`rungs_of`); else all candidates and finalists in full, as in the paper.
         validation_cases: score on at most so many of the fold's validation cases; all where None.
         seed: seed of sampling and fine-tuning.
@@ -28,6 +30,7 @@ class SearchSettings:
     finalists: int = 10
     finetune_iterations: int = 5000
     finetune_lr: float = 0.01
+    refinements: int = 1
     halving: bool = True
     validation_cases: int | None = None
     seed: int = 0

@@ -68,6 +68,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     """
 
     network: Any
+    plans_manager: PlansManager
+    configuration_manager: ConfigurationManager
     total_epochs: int | None = None  # short trainings: train this many epochs instead of the plans' setting
     variant: Variant | None = None  # of the ablation: its settings stand in place of the plans'
 

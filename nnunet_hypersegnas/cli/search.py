@@ -106,6 +106,7 @@ def settings_of(args: argparse.Namespace) -> SearchSettings:
         finalists=args.finalists,
         finetune_iterations=args.finetune_iterations,
         finetune_lr=args.finetune_lr,
+        refinements=args.refinements,
         halving=not args.no_halving,
         validation_cases=args.validation_cases,
         seed=args.seed,

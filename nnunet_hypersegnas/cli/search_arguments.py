@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_hypersegnas.cli.numbers import positive_int
+from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
 from nnunet_hypersegnas.search_settings import STRATEGIES, SearchSettings
 
 DEFAULT_PLANS_NAME = "HyperSegNASPlans"
@@ -97,6 +97,14 @@ def _add_amounts(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--finetune-lr", type=_positive_rate, default=defaults.finetune_lr, metavar="LR", help="[%(default)s]"
+    )
+    group.add_argument(
+        "--refinements",
+        type=whole_number,
+        default=defaults.refinements,
+        metavar="N",
+        help="rounds in which neighbours of the best fine-tuned networks are fine-tuned, too; each costs as much as "
+        "the finalists [%(default)s]",
     )
     group.add_argument(
         "--no-halving",

@@ -63,8 +63,12 @@ class MemoryBudgets:
         }
 
         def resolve(counting: MemoryCounting) -> tuple[Budget, ...]:
-            counted = {name: counting.count(costs.memory_bytes) for name, costs in networks.items()}
-            return tuple(budgets_of(memory, at_most or {}, tolerance=tolerance, around=around, networks=counted))
+            taken = {name: float(costs.memory_bytes) for name, costs in networks.items()}
+            return tuple(
+                budgets_of(
+                    memory, at_most or {}, tolerance=tolerance, around=around, networks=taken, count=counting.count
+                )
+            )
 
         return cls(budgets=resolve(counting), networks=networks, counting=counting, resolve=resolve)
 

@@ -11,7 +11,7 @@ import torch
 
 from nnunet_hypersegnas.cost import CostModel, Fit, PredictedCosts, format_bytes
 from nnunet_hypersegnas.cost.measuring import MemoryMetric
-from nnunet_hypersegnas.nnunet.calibrating import calibration_file, conditions_of, read_calibration
+from nnunet_hypersegnas.nnunet.calibrating import CalibrationError, calibration_file, conditions_of, read_calibration
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 
 Bytes = TypeVar("Bytes", float, np.ndarray)
@@ -46,13 +46,12 @@ class MemoryCounting:
         return cls(offset_bytes=offset, factor=factor, origin=origin)
 
     @classmethod
-    def estimated(cls, metric: MemoryMetric) -> MemoryCounting:
-        """Return the figures of the H200 for a GPU that has not been calibrated."""
+    def estimated(cls, metric: MemoryMetric, why: str = "") -> MemoryCounting:
+        """Return the figures of the H200 for a GPU that has no calibration, or none that holds."""
         offset, factor = H200[metric]
-        text = (
-            f"{format_bytes(round(offset))} + {factor:g} x predicted, as measured on an NVIDIA H200: an estimate here"
-        )
-        return cls(offset_bytes=offset, factor=factor, origin=text, is_estimate=True)
+        formula = f"{format_bytes(round(offset))} + {factor:g} x predicted"
+        origin = f"{formula}, as measured on an NVIDIA H200: an estimate here{f' ({why})' if why else ''}"
+        return cls(offset_bytes=offset, factor=factor, origin=origin, is_estimate=True)
 
     def count(self, tensor_bytes: Bytes) -> Bytes:
         """Return the bytes that the device counts: of one amount, or of an array of them."""
@@ -79,16 +78,13 @@ def memory_counting(
 ) -> MemoryCounting:
     """Return how memory will be counted when networks of a data set are trained on this machine.
 
-    A calibration of this machine's GPU is used where there is one. Nothing is measured.
+    A calibration of this machine's GPU is used where there is one that holds. Nothing is measured.
 
     Args:
         dataset: data set and configuration.
         model: predicts its networks' costs.
         device_type: "cuda" or "cpu"; on a CPU memory is that of tensors.
         metric: of a GPU's memory; NVML's where None.
-
-    Raises:
-        CalibrationError: there is a calibration made under other conditions.
     """
     if device_type != "cuda":
         return MemoryCounting()
@@ -97,6 +93,9 @@ def memory_counting(
         device = torch.device("cuda", 0)
         path = calibration_file(dataset, device)
         if path.exists():
-            calibration = read_calibration(path, conditions_of(model, device), metric)
+            try:
+                calibration = read_calibration(path, conditions_of(model, device), metric)
+            except CalibrationError as error:  # whoever measures refuses it; here an estimate does
+                return MemoryCounting.estimated(metric, str(error))
             return MemoryCounting.of_fit(calibration.memory[metric.value], f"calibrated by {path}")
     return MemoryCounting.estimated(metric)

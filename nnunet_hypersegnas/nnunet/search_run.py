@@ -45,6 +45,7 @@ from nnunet_hypersegnas.search import (
     gather,
     measured_candidates,
     predicted_candidates,
+    refine,
     rungs_of,
     strategy_of,
 )
@@ -216,7 +217,7 @@ class SuperNetSearch:
         named = [named_architecture(name, self.space) for name in names_of_architectures()]
         samplers = [BudgetSampler(self.space, expected, budget.limits, self.settings.seed, named) for budget in budgets]
         return [
-            Contest(budget, strategy_of(self.settings, sampler), [])
+            Contest(budget, strategy_of(self.settings, sampler), [], frozenset(named))
             for budget, sampler in zip(budgets, samplers, strict=True)
         ]
 
@@ -274,6 +275,7 @@ class SuperNetSearch:
 
         gather(contests, rungs[0], draw, evaluate)
         climb(contests, rungs, evaluate, alone(measuring.finalists))
+        refine(contests, rungs, self.settings.refinements, draw, evaluate, alone(measuring.finalists))
         lead.announce({**stage, "now": "finished"})
 
     def _draw(self, source: Source, count: int, meter: Meter | None, progress: Progress) -> list[Candidate]:

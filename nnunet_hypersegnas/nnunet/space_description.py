@@ -64,7 +64,6 @@ class SpaceDescription:
 
         Raises:
             SearchSpaceError, SetupError: the settings do not fit the plans.
-            CalibrationError: this device's calibration is stale.
         """
         configuration = dataset.configuration
         space = settings.space(configuration.configuration)

@@ -19,6 +19,7 @@ from nnunet_hypersegnas.space import SearchSpace, SearchSpaceError
 STEP = 8  # channels are multiples of it: tensor cores work on eight at a time
 WIDEST = 128  # channels at full resolution
 LAYERS = (12, 14, 16, 10, 8, 6)  # in the order of preference: the paper's first, then what is nearest
+ALIKE = 0.2  # difference of two departures that nobody would notice: a fifth of the multiply-adds
 DRAWN = 500  # architectures for each space that is tried
 
 
@@ -51,6 +52,11 @@ class Proposal:
     def holds(self, labels: Sequence[str]) -> bool:
         """Whether budgets lie between the 10 and the 90 % quantile."""
         return all(self.quantiles[label] in COMFORTABLE for label in labels)
+
+    def margin(self, labels: Sequence[str]) -> float:
+        """Return how far the budgets lie from the 10 and the 90 % quantile, the nearest of them."""
+        places = [self.quantiles[label] for label in labels]
+        return min(min(places) - COMFORTABLE.low, COMFORTABLE.high - max(places))
 
 
 def spaces_for(
@@ -95,12 +101,15 @@ def spaces_for(
 def best_for(proposals: Sequence[Proposal], labels: Sequence[str]) -> Proposal | None:
     """Return the space that holds all these budgets, or None.
 
-    Among several it is the one whose networks compute most nearly as much as the reference at its memory; among spaces
-    that are alike in that, the one with the number of layers that is preferred.
+    Of those whose networks compute about as much as the reference at its memory, it is the one in which the budgets lie
+    furthest from the ends of what is drawn; among equals, the one with the number of layers that is preferred.
     """
     holding = [proposal for proposal in proposals if proposal.holds(labels)]
-    order = LAYERS.index
-    return min(holding, key=lambda p: (round(p.departure, 1), order(p.settings.layers)), default=None)
+    if not holding:
+        return None
+    least = min(proposal.departure for proposal in holding)
+    alike = [proposal for proposal in holding if proposal.departure <= least + ALIKE]
+    return min(alike, key=lambda p: (-round(p.margin(labels), 1), LAYERS.index(p.settings.layers), p.departure))
 
 
 def groups_that_fit(proposals: Sequence[Proposal], budgets: Sequence[Budget]) -> list[list[str]]:

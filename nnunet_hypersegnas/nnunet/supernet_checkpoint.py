@@ -112,8 +112,9 @@ class SuperNetRecord:
                 f"now give {space.digest} ({space.to_json()}); restore the plans or train anew without --c"
             )
         mine, theirs = self.settings.to_json(), settings.to_json()
-        # They change nothing in what is trained, and what a recipe says stands in the other settings.
-        free = {"save_every", "recompute", "recipe", "memory"}
+        # They change nothing in what is trained, what a recipe says stands in the other settings, and the search space,
+        # which was compared as such, may be named in several ways.
+        free = {"save_every", "recompute", "recipe", "memory", "layers", "channels", "scales", "full_resolution"}
         if changed := sorted(key for key in mine if key not in free and mine[key] != theirs[key]):
             difference = ", ".join(f"{key} {mine[key]} -> {theirs[key]}" for key in changed)
             raise CheckpointError(

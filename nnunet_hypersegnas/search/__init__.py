@@ -13,7 +13,7 @@ from nnunet_hypersegnas.search.budgets import (
 from nnunet_hypersegnas.search.candidates import Candidate, Meter, Source, measured_candidates, predicted_candidates
 from nnunet_hypersegnas.search.distribution import Distribution
 from nnunet_hypersegnas.search.evaluations import Evaluation, WorkerId, last_led, open_study
-from nnunet_hypersegnas.search.halving import Contest, climb, gather, pareto_front, winner
+from nnunet_hypersegnas.search.halving import Contest, climb, gather, pareto_front, refine, winner
 from nnunet_hypersegnas.search.leading import EvaluationError, Lead
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
 from nnunet_hypersegnas.search.measurement_log import LogError, MeasurementLog
@@ -92,6 +92,7 @@ __all__ = [
     "pareto_front",
     "possible_range",
     "predicted_candidates",
+    "refine",
     "rungs_of",
     "sqlite_url",
     "storage_errors",

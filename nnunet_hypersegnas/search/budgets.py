@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,14 @@ DEFAULT_MEMORY = (OWN, "50%")
 TOLERANCE_BYTES, TOLERANCE_SHARE = 300_000_000, 0.06
 # How a limit that is a budget of its own is named in plans: HyperSegNASPlans_5Mparams.
 _SUFFIXES = {Quantity.PARAMETERS: "params", Quantity.MULTIPLY_ADDS: "flops", Quantity.LATENCY: ""}
+LONGEST = 60  # characters of a budget, which becomes part of files' names
+EXAMPLES = (
+    "write a size with its unit (5GB), 'own' for what the plans' own network takes, a percentage of that (50%), or the "
+    "name of plans"
+)
+
+Count = Callable[[float], float]
+
 _SHARE = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*")
 
 
@@ -45,6 +53,8 @@ class MemoryTarget:
             SizeError: it is none of these.
         """
         word = text.strip()
+        if len(word) > LONGEST or re.search(r"[^\S ]", word):
+            raise SizeError(f"{_short(text)} is no memory budget; {EXAMPLES}")
         if word.lower() == OWN:
             return cls(text, OWN, network=OWN)
         if "%" in word:
@@ -61,14 +71,17 @@ class MemoryTarget:
         try:
             return cls(text, _label(word), bytes=parse_bytes(word))
         except SizeError as error:
-            raise SizeError(
-                f"{_short(text)} is no memory budget; write a size with its unit (5GB), 'own' for what the plans' own "
-                "network takes, a percentage of that (50%), or the name of plans"
-            ) from error
+            raise SizeError(f"{_short(text)} is no memory budget; {EXAMPLES}") from error
 
-    def resolved(self, networks: Mapping[str, float]) -> float:
-        """Return the budget in bytes, given what the networks take that budgets may name."""
-        return float(self.bytes) if self.bytes is not None else self.share * networks[str(self.network)]
+    def resolved(self, networks: Mapping[str, float], count: Count) -> float:
+        """Return the budget in bytes.
+
+        Args:
+            networks: bytes of tensors that the networks take which budgets may name.
+            count: what a device counts where tensors take so many bytes. A share is one of the tensors, since what the
+                device adds, as CUDA's context, is the same for all networks.
+        """
+        return float(self.bytes) if self.bytes is not None else count(self.share * networks[str(self.network)])
 
 
 def networks_in(memory: Sequence[str]) -> list[str]:
@@ -135,6 +148,7 @@ def budgets_of(
     tolerance: str | None = None,
     around: bool = False,
     networks: Mapping[str, float] | None = None,
+    count: Count = float,
 ) -> list[Budget]:
     """Return one budget for each memory size, or a single one where only other limits are given.
 
@@ -143,7 +157,8 @@ def budgets_of(
         at_most: further limits, each as the user wrote it; they hold for all budgets.
         tolerance: how far below a memory size candidates may lie; by default 300 MB, but 6% of it at most.
         around: let them lie as far above it too, as in the paper.
-        networks: bytes that the networks take which budgets are relative to, see `networks_in`.
+        networks: bytes of tensors that the networks take which budgets are relative to, see `networks_in`.
+        count: what a device counts where tensors take so many bytes.
 
     Raises:
         SizeError: a size, number or time that cannot be read.
@@ -157,7 +172,7 @@ def budgets_of(
         return [Budget(label, Limits(limits))]
     targets = [MemoryTarget.parse(text) for text in memory]
     _check_labels(targets)
-    sizes = [target.resolved(networks or {}) for target in targets]
+    sizes = [target.resolved(networks or {}, count) for target in targets]
     if len({round(size) for size in sizes}) < len(sizes):
         same = ", ".join(f"{t.text} is {format_bytes(round(s))}" for t, s in zip(targets, sizes, strict=True))
         raise BudgetError(f"--memory {' '.join(memory)} names a size twice ({same}); give each budget once")

@@ -28,11 +28,19 @@ Draw = Callable[[Source, int], list[Candidate]]
 
 @dataclass
 class Contest:
-    """The candidates of one budget."""
+    """The candidates of one budget.
+
+    Attributes:
+        budget: with its limits.
+        strategy: where candidates come from.
+        candidates: all so far, with their scores.
+        seeded: architectures that climb to the last rung whatever their scores are on the way.
+    """
 
     budget: Budget
     strategy: Strategy
     candidates: list[Candidate]
+    seeded: frozenset[Architecture] = frozenset()
 
     def note(self, rung: Rung, climbing: Sequence[Candidate], scores: Scores) -> None:
         """Add the scores of those that climbed."""
@@ -43,6 +51,11 @@ class Contest:
 
     def best(self, count: int) -> list[Candidate]:
         return sorted(self.candidates, key=lambda c: c.standing)[:count]
+
+    def climbing(self, count: int) -> list[Candidate]:
+        """Return the best candidates, and beside them those that climb anyway."""
+        best = self.best(count)
+        return best + [c for c in self.candidates if c.architecture in self.seeded and c not in best]
 
 
 def gather(contests: Sequence[Contest], rung: Rung, draw: Draw, evaluate: Evaluate) -> None:
@@ -84,8 +97,47 @@ def climb(contests: Sequence[Contest], rungs: Sequence[Rung], evaluate: Evaluate
             tuning = True
             climbing = [_within_budget(contest, rung.keep, meter) for contest in contests]
         else:
-            climbing = [contest.best(rung.keep) for contest in contests]
+            climbing = [contest.climbing(rung.keep) for contest in contests]
         _evaluate(contests, rung, climbing, evaluate)
+
+
+def refine(
+    contests: Sequence[Contest],
+    rungs: Sequence[Rung],
+    rounds: int,
+    draw: Draw,
+    evaluate: Evaluate,
+    meter: Meter | None = None,
+) -> None:
+    """Fine-tune neighbours of the best fine-tuned networks, as many in a round as there are finalists.
+
+    Shared weights favour networks with many edges over sparse ones, which gain more by fine-tuning
+    (docs/experiments.md). Here networks are compared after fine-tuning only: what shared weights say of the neighbours
+    is noted, and decides nothing.
+
+    Args:
+        contests: whose candidates have climbed all rungs.
+        rungs: all of the search.
+        rounds: each starts from the best of those before.
+        draw, evaluate, meter: as in `gather` and `climb`.
+    """
+    tuning = [rung for rung in rungs if rung.way is Way.FINE_TUNING]
+    for number in range(1, rounds + 1):
+        neighbours: list[list[Candidate]] = []
+        for contest in contests:
+            source = contest.strategy.neighbours(number, contest.candidates)
+            drawn = [] if source is None else draw(source, tuning[0].keep)
+            if meter is not None and contest.budget.limits.measurable:
+                drawn = [c for c in (one.measured_by(meter) for one in drawn) if c.meets(contest.budget.limits)]
+            contest.candidates = contest.candidates + drawn
+            neighbours.append(drawn)
+        for rung in rungs:
+            of_round = [
+                [c for c in contest.best(len(contest.candidates)) if c.architecture in {d.architecture for d in drawn}]
+                for contest, drawn in zip(contests, neighbours, strict=True)
+            ]
+            keep = rung.keep if rung in tuning else max(map(len, neighbours))
+            _evaluate(contests, rung, [candidates[:keep] for candidates in of_round], evaluate)
 
 
 def _evaluate(
@@ -99,11 +151,12 @@ def _evaluate(
 def _within_budget(contest: Contest, count: int, meter: Meter | None) -> list[Candidate]:
     """Return the best candidates that meet the limits when measured in a process of their own."""
     if meter is None:
-        return contest.best(count)
+        return contest.climbing(count)
     ranked, kept = contest.best(len(contest.candidates)), list[Candidate]()
-    for place, candidate in enumerate(ranked[: MOST_TRIED * count]):
-        if len(kept) == count:
-            break
+    for place, candidate in enumerate(ranked):
+        seeded = candidate.architecture in contest.seeded
+        if not seeded and (len(kept) == count or place >= MOST_TRIED * count):
+            continue
         ranked[place] = candidate.measured_by(meter)
         if ranked[place].meets(contest.budget.limits):
             kept.append(ranked[place])

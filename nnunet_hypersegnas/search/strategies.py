@@ -17,6 +17,7 @@ from nnunet_hypersegnas.space import canonical, cross_over, mutate, rng_for, to_
 FIRST_SHARE = 0.4  # of the candidates are drawn at random before the first offspring
 GENERATIONS = 6  # of offspring
 PARENT_SHARE, FEWEST_PARENTS = 0.15, 8  # of all candidates so far are parents, by their score on the first rung
+REFINED = 3  # fine-tuned networks whose neighbours are fine-tuned
 CHILDREN = 1024  # bred at a time
 ROUNDS = 30
 CHOICE = 8  # children to each one that the predictor may choose
@@ -30,6 +31,9 @@ class Strategy(Protocol):
 
     def source(self, generation: int, candidates: Sequence[Candidate]) -> Source:
         """Return where a generation comes from, given all candidates before it, with their scores."""
+
+    def neighbours(self, number: int, candidates: Sequence[Candidate]) -> Source | None:
+        """Return where neighbours of the best candidates come from, in a round of `refine`; None: there are none."""
 
     @property
     def report(self) -> list[str]:
@@ -57,6 +61,9 @@ class Random:
     def source(self, generation: int, candidates: Sequence[Candidate]) -> Source:
         return self.sampler
 
+    def neighbours(self, number: int, candidates: Sequence[Candidate]) -> Source | None:
+        return None
+
 
 class Evolution:
     """A random generation, then offspring of the best, chosen by a predictor as far as that is any good."""
@@ -80,6 +87,9 @@ class Evolution:
         self.report.append(f"generation {generation}: {predictor}")
         return Offspring(self.sampler, generation, candidates, predictor if predictor.is_useful else None)
 
+    def neighbours(self, number: int, candidates: Sequence[Candidate]) -> Source | None:
+        return Offspring(self.sampler, GENERATIONS + number, candidates, None, n_parents=REFINED)
+
 
 class Offspring:
     """Children of the best candidates within the same limits, each one new; a source of candidates.
@@ -91,6 +101,7 @@ class Offspring:
         generation: its number.
         candidates: all so far, with their scores.
         predictor: chooses among the children, if there is one.
+        n_parents: how many of the best candidates are parents; by default a share of all.
     """
 
     def __init__(
@@ -99,12 +110,13 @@ class Offspring:
         generation: int,
         candidates: Sequence[Candidate],
         predictor: ScorePredictor | None,
+        n_parents: int | None = None,
     ) -> None:
         self.sampler, self.generation, self.predictor = sampler, generation, predictor
         self.predict: Predict = sampler.predict
         self.limits, self.seed = sampler.limits, sampler.seed
         ranked = sorted(candidates, key=lambda c: c.standing)
-        n_parents = max(FEWEST_PARENTS, math.ceil(PARENT_SHARE * len(ranked)))
+        n_parents = n_parents or max(FEWEST_PARENTS, math.ceil(PARENT_SHARE * len(ranked)))
         self.parents = to_codes([candidate.architecture for candidate in ranked[:n_parents]])
         self._known = {codes.tobytes() for codes in to_codes([candidate.architecture for candidate in ranked])}
         self._calls = 0
