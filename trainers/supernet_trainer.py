@@ -197,6 +197,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         )
 
     def on_train_start(self) -> None:
+        if not self.was_initialized:  # the log tells of the memory limit, which is settled there
+            self.initialize()
         if self.local_rank == 0:
             for line in space_report(self._dataset(), self.space, self.settings, self.device.type):
                 self.print_to_log_file(line)

@@ -10,7 +10,7 @@ from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
 from nnunet_hypersegnas.nnunet.memory_counting import memory_counting
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.search import DEFAULT_MEMORY, check_budgets
+from nnunet_hypersegnas.search import DEFAULT_MEMORY, check_budgets, unmet_budgets
 
 
 def default_memory(dataset: PreprocessedDataset) -> tuple[str, ...]:
@@ -44,5 +44,8 @@ def checked_budgets(
     """
     counting = memory_counting(dataset, model, device_type, metric)
     found = MemoryBudgets.of(dataset, device_type, counting, memory, at_most, tolerance=tolerance, around=around)
-    check_budgets(model.space, counting.expected(model.predict), found.budgets)
+    unmet = unmet_budgets(model.space, counting.expected(model.predict), found.budgets)
+    if unmet:  # by an estimate, a budget is refused where it cannot be met on any device
+        surely = [budget for budget in found.budgets if budget.label in unmet]
+        check_budgets(model.space, counting.at_least().expected(model.predict), surely)
     return found

@@ -57,6 +57,10 @@ class MemoryCounting:
         """Return the bytes that the device counts: of one amount, or of an array of them."""
         return self.offset_bytes + self.factor * tensor_bytes
 
+    def at_least(self) -> MemoryCounting:
+        """Return the least that a device is sure to count: of an estimate, half of what it adds to the tensors."""
+        return replace(self, offset_bytes=self.offset_bytes / 2, factor=1.0) if self.is_estimate else self
+
     def tensors(self, counted_bytes: float) -> float:
         """Return the bytes of tensors that are counted so."""
         return (counted_bytes - self.offset_bytes) / self.factor

@@ -76,7 +76,7 @@ def paper_plans(plans: Mapping[str, Any], configuration: str, plans_name: str) -
     ]
     described = {key: value for key, value in described.items() if key not in ("inherits_from", "next_stage")}
     described |= {
-        BLOCK: {**described.get(BLOCK, {}), **RECIPES["paper"], "recipe": "paper"},
+        BLOCK: _paper_block(described.get(BLOCK, {})),
         "data_identifier": f"{plans_name}_{configuration}",
         "spacing": list(PAPER_SPACING_MM),
         "patch_size": list(PAPER_PATCH),
@@ -85,6 +85,13 @@ def paper_plans(plans: Mapping[str, Any], configuration: str, plans_name: str) -
         "architecture": _u_net(PAPER_STRIDES),
     }
     return {**deepcopy(dict(plans)), "plans_name": plans_name, "configurations": {configuration: described}}
+
+
+def _paper_block(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block with the recipe's values, as JSON holds them; what the recipe is silent on stays."""
+    kept = {key: value for key, value in block.items() if key not in ("scales", "full_resolution")}
+    of_recipe = {key: list(value) if isinstance(value, tuple) else value for key, value in RECIPES["paper"].items()}
+    return {**kept, **of_recipe, "recipe": "paper"}
 
 
 def departures_of_plans(configuration: Mapping[str, Any]) -> list[str]:
