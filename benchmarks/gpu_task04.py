@@ -65,7 +65,10 @@ def pieces_of(task: Path, commands: LimitedCommands, sizes: Sizes) -> list[Piece
     way = MsdRun(
         folder=task,
         configuration=CONFIGURATION,
-        budgets=tuple(budgets_of(sizes.budgets, {}, tolerance=sizes.tolerance)),
+        memory=tuple(sizes.budgets),
+        tolerance=sizes.tolerance,
+        around=False,
+        metric=None,
         plans=STOCK_PLANS,
         plans_name=SEARCHED_PLANS,
         transfer=None,

@@ -202,7 +202,7 @@ def _work(url: str, name: str) -> None:
 
 def storage(args: argparse.Namespace) -> Iterator[str]:
     """What an evaluation costs in the storage alone: evaluations that do nothing, by number of workers."""
-    space = SearchSpace.from_stages([[1] * 3, *[[2] * 3] * 3], [[3] * 3] * 4, layers=12)
+    space = SearchSpace.from_stages([[1] * 3, *[[2] * 3] * 3], [[3] * 3] * 4, (32, 64, 128, 256), layers=12)
     architectures = list({sample(space, rng_for(0, "bench", i)) for i in range(args.candidates)})
     rung = Rung(way=Way.PATCHES, amount=1, keep=len(architectures), cost_patches=1)
     yield "| storage | workers | evaluations | ms an evaluation |"

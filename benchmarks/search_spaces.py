@@ -27,9 +27,8 @@ from nnunet_hypersegnas.nnunet.memory_budgets import planned_costs
 from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting
 from nnunet_hypersegnas.nnunet.network_costs import NetworkCosts
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.nnunet.space_description import super_net_parameters
 from nnunet_hypersegnas.nnunet.stages import Stages
-from nnunet_hypersegnas.nnunet.super_net_memory import SuperNetMemory
+from nnunet_hypersegnas.nnunet.super_net_memory import SuperNetMemory, super_net_parameters
 from nnunet_hypersegnas.search import OWN, BudgetSampler, Interval, Limits, drawn_costs, possible_range, quantile_of
 from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, rng_for, sample, to_codes, u_net
 

@@ -33,6 +33,13 @@ class JointOptimizer:
         for optimizer in self.optimizers.values():
             optimizer.step()
 
+    def drop_incomplete_states(self) -> None:
+        """Forget the state of weights whose first step ended before all of it was made."""
+        for optimizer in self.optimizers.values():
+            complete = max(map(len, optimizer.state.values()), default=0)
+            for weight in [weight for weight, state in optimizer.state.items() if len(state) < complete]:
+                del optimizer.state[weight]
+
     def state_dict(self) -> dict[str, Any]:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 

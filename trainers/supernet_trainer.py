@@ -19,7 +19,6 @@ from torch import nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics, spread_architectures
 from nnunet_hypersegnas.atomic import written_atomically
-from nnunet_hypersegnas.cost.measuring import is_out_of_memory
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit, OutOfMemory
@@ -68,6 +67,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
     """
 
     network: Any
+    grad_scaler: Any
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
     total_epochs: int | None = None  # short trainings: train this many epochs instead of the plans' setting
@@ -142,13 +142,14 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
         Whoever builds the network from these plans then gets this space, whatever rule gives a space to other plans.
         """
-        self.space = space
-        self.references = reference_architectures(space, self.settings.seed)
         plans = deepcopy(self.plans_manager.plans)
         block = self.configuration_manager.configuration.get(BLOCK, {})
         plans["configurations"][self.configuration_name][BLOCK] = {**block, **space_in_block(space)}
         self.plans_manager = PlansManager(plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
+        configuration = self.configuration_manager.configuration
+        self.space = self.settings_of(configuration).space(configuration)
+        self.references = reference_architectures(self.space, self.settings.seed)
         self.draws = self._draws()
 
     def _draws(self) -> TrainingDraws:
@@ -238,7 +239,8 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         seconds = time() - self._training_started
-        super().on_train_epoch_end([output for output in train_outputs if output["loss"] is not None])
+        taken = [output for output in train_outputs if output["loss"] is not None]
+        super().on_train_epoch_end(taken or [{"loss": np.nan}])
         self._log(TRAINING_SECONDS.removeprefix(LOG_PREFIX), seconds)
 
     def train_step(self, batch: Batch) -> dict:
@@ -253,9 +255,13 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
                 result = super().train_step(batch)
             self.out_of_memory.passed()
         except RuntimeError as error:
-            if self.is_ddp or not is_out_of_memory(error):  # other ranks would wait for this one's gradients
+            if self.is_ddp or not self.out_of_memory.caused(error):  # other ranks would wait for this one's gradients
                 raise
+            self.optimizer.drop_incomplete_states()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.grad_scaler is not None:  # it may have unscaled the gradients already
+                state, self.grad_scaler = self.grad_scaler.state_dict(), type(self.grad_scaler)()
+                self.grad_scaler.load_state_dict(state)
             self.print_to_log_file(self.out_of_memory.skipped(self.iteration, sub_net, error))
             result = {"loss": None}
         if result["loss"] is None and self.device.type == "cuda":
@@ -426,10 +432,10 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         """
         checkpoint = load_checkpoint_file(filename_or_checkpoint)
         record = SuperNetRecord.from_checkpoint(checkpoint, filename_or_checkpoint)
-        if self.settings.leaves_space_open and not self.was_initialized:
+        if self.settings.leaves_open(record.space) and not self.was_initialized:
             self._use_space(record.space)
         record.check_continues(self.space, self.settings)
-        self.memory_limit = record.memory_limit or MemoryLimit.none()
+        self.memory_limit = record.memory_limit
         self.draws = self._draws()
         configuration = self.configuration_manager.configuration
         if changes := data_changes(checkpoint["init_args"], configuration, self.dataset_json):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
+from nnunet_hypersegnas.cost import parse_bytes
 from nnunet_hypersegnas.errors import FaultsError
 from nnunet_hypersegnas.search_settings import SearchSettings
 
@@ -95,6 +96,8 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.search import labels_of
 
     labels_of(args.memory)  # what is mistyped is refused before anything heavy is imported
+    if args.tolerance:
+        parse_bytes(args.tolerance)
 
     import torch
 

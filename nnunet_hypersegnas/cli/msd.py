@@ -83,18 +83,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.cli.device import chosen_device
+    from nnunet_hypersegnas.cli.search import settings_of
+    from nnunet_hypersegnas.cost.measuring import MemoryMetric
     from nnunet_hypersegnas.evaluation import msd_task
     from nnunet_hypersegnas.nnunet.msd_steps import SUPER_NET, MsdError, MsdRun
     from nnunet_hypersegnas.nnunet.stock_commands import run_stock, shown
 
     if args.memory and args.transfer:
         raise HyperSegNASError("give either --memory, to search, or --transfer ARCHITECTURE")
-    settings, tolerance = _search_settings(args)
+    search = _search_arguments(args)
+    settings = settings_of(search)
     wanted = MsdRun(
         folder=args.folder,
         configuration=args.c,
         memory=tuple(args.memory),
-        tolerance=tolerance,
+        tolerance=search.tolerance,
+        around=search.around,
+        metric=MemoryMetric(search.memory_metric) if search.memory_metric else None,
         plans=args.p,
         plans_name=args.plans or (f"HyperSegNAS_{Path(args.transfer).stem}" if args.transfer else DEFAULT_PLANS_NAME),
         transfer=args.transfer,
@@ -148,13 +153,11 @@ def _print_budgets(wanted: MsdRun) -> None:
         print(line, flush=True)
 
 
-def _search_settings(args: argparse.Namespace) -> tuple[SearchSettings, str | None]:
-    """Return what --search-args say of a search, and its tolerance."""
+def _search_arguments(args: argparse.Namespace) -> argparse.Namespace:
+    """Return what --search-args say, as hsnas_search reads it."""
     from nnunet_hypersegnas.cli.search import build_parser as search_parser
-    from nnunet_hypersegnas.cli.search import settings_of
 
-    parsed = search_parser().parse_args(["0", args.c, "0", *shlex.split(args.search_args)])
-    return settings_of(parsed), parsed.tolerance
+    return search_parser().parse_args(["0", args.c, "0", *shlex.split(args.search_args)])
 
 
 def _estimate(wanted: MsdRun, search: SearchSettings) -> None:

@@ -33,15 +33,14 @@ MOST_CPU_WORKERS = 8  # by default: each holds the super-net, and half a GB of l
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_hypersegnas.search import BudgetError, memory_fault, without_password
+    from nnunet_hypersegnas.search import labels_of, without_password
 
     at_most = _at_most(args)
     for quantity, text in at_most.items():  # what is mistyped is refused before anything heavy is imported
         quantity.parse(text)
     if args.tolerance:
         parse_bytes(args.tolerance)
-    if fault := memory_fault(args.memory):
-        raise BudgetError(fault)
+    labels_of(args.memory)
     storage = args.storage or os.environ.get(STORAGE_VARIABLE)
     shown_storage = without_password(storage) if storage else None
 
@@ -216,8 +215,8 @@ def _print_contests(contests: Sequence[Contest], search: SuperNetSearch) -> None
     for contest in contests:
         label, wanted = contest.budget.label, search.settings.candidates
         print(f"{label}: {Distribution.of(contest.candidates, search.space)}")
-        if len(contest.candidates) < wanted:
-            print(f"{label}: no more than {len(contest.candidates)} of {wanted} found with {contest.budget.limits}")
+        if contest.gathered < wanted:
+            print(f"{label}: no more than {contest.gathered} of {wanted} found with {contest.budget.limits}")
         for line in contest.strategy.report:
             print(f"{label}: {line}")
 

@@ -36,8 +36,8 @@ def _add_budgets(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="BUDGET",
         help="training-memory budgets: sizes (5GB), 'own' for what the plans' own network takes, a share of that "
-        "(50%%), or the name of plans whose network is the measure [those of the plans' hypersegnas block, else own "
-        "50%%]",
+        "(50%%), or the name of other plans, for what their network takes [those of the plans' hypersegnas block, else "
+        "own 50%%]",
     )
     group.add_argument(
         "--tolerance",

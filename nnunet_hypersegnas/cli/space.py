@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_int
+from nnunet_hypersegnas.cost import parse_bytes
 
 if TYPE_CHECKING:
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
@@ -95,6 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunet_hypersegnas.search import labels_of
+
+    labels_of(args.memory or ())  # what is mistyped is refused before anything is looked up
+    if args.tolerance:
+        parse_bytes(args.tolerance)
+
     from nnunet_hypersegnas.atomic import write_json
     from nnunet_hypersegnas.cost.measuring import MemoryMetric
     from nnunet_hypersegnas.nnunet.cascade import CascadeError
@@ -135,10 +142,13 @@ def run(args: argparse.Namespace) -> None:
         )
         print(f"\nWritten: {args.json}")
     if args.write:
-        written = placed.settings_to_write(settings) if placed and args.memory else settings
+        written = settings
+        if placed and args.memory:
+            by_hand = any(x is not None for x in (args.layers, args.channels, args.scales, args.full_resolution))
+            written = placed.settings_to_write(settings, with_proposal=not by_hand)
         space = written.space(dataset.configuration.configuration)
         write_json(path, plans_with_settings(dataset.plans, args.configuration, args.write, written, space))
-        print(f"\nWritten: {path}")
+        print(f"\nWritten: {path}, with {written.layers} layers and channels {' '.join(map(str, space.channels))}")
         if args.recipe:
             number = int(dataset.name.removeprefix("Dataset")[:3])
             print(
@@ -170,7 +180,7 @@ def _print_space(found: SpaceDescription, args: argparse.Namespace, dataset: Pre
         f"{found.batch_size})"
     )
     print(format_table(found.scales()))
-    print(found.origin())
+    print(found.scales_in_words())
     print(
         f"{space.layers} layers of {len(space.edges)} edges, each of them off, a skip connection or a convolution: "
         f"{_about(found.architectures)} architectures"
@@ -207,7 +217,7 @@ def _print_budgets(placed: PlacedBudgets, found: SpaceDescription) -> None:
 
 
 def _print_super_net(found: SpaceDescription, device: str) -> None:
-    from nnunet_hypersegnas.cost import format_bytes, format_count, parse_bytes
+    from nnunet_hypersegnas.cost import format_bytes, format_count
 
     man = f" and MAN {format_count(found.man_parameters)}" if found.man_parameters else ""
     weights = format_count(found.super_net_parameters)

@@ -19,6 +19,8 @@ from nnunet_hypersegnas.nnunet.checked_budgets import checked_budgets
 from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.findings import BIAS_NOTE
+from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
+from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting
 from nnunet_hypersegnas.nnunet.msd_steps import dataset_name
 from nnunet_hypersegnas.nnunet.stock_commands import run_stock, shown
 from nnunet_hypersegnas.search import labels_of
@@ -299,13 +301,16 @@ def default_budgets(dataset: str, device: str, seed: int) -> tuple[str, ...]:
 
 
 def _tolerance(dataset: str, device: str, budgets: Sequence[str]) -> str:
-    """Return a tolerance for which the budgets' windows do not overlap; budgets are of what torch allocates.
+    """Return a tolerance for which the budgets' windows do not overlap.
 
     Raises:
         BudgetError: no network of the demo's space can meet one of them.
     """
     small = _small(dataset)
-    found = checked_budgets(small, cost_model(small, device), device, budgets, metric=MemoryMetric.ALLOCATED)
+    model = cost_model(small, device)
+    checked_budgets(small, model, device, budgets, metric=MemoryMetric.ALLOCATED)
+    # Of tensors, so that a demo that goes on finds the same, whatever has been calibrated meanwhile.
+    found = MemoryBudgets.of(small, device, MemoryCounting(), budgets)
     sizes = sorted(budget.memory_bytes for budget in found.budgets)
     gaps = [b - a for a, b in zip([0, *sizes], sizes, strict=False) if b > a]
     return f"{max(1, int(min(gaps) // 1000))}KB"

@@ -10,7 +10,7 @@ from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
 from nnunet_hypersegnas.nnunet.memory_counting import memory_counting
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.search import DEFAULT_MEMORY, check_budgets, unmet_budgets
+from nnunet_hypersegnas.search import DEFAULT_MEMORY, BudgetError, unmet_budgets
 
 
 def default_memory(dataset: PreprocessedDataset) -> tuple[str, ...]:
@@ -44,8 +44,22 @@ def checked_budgets(
     """
     counting = memory_counting(dataset, model, device_type, metric)
     found = MemoryBudgets.of(dataset, device_type, counting, memory, at_most, tolerance=tolerance, around=around)
-    unmet = unmet_budgets(model.space, counting.expected(model.predict), found.budgets)
-    if unmet:  # by an estimate, a budget is refused where it cannot be met on any device
-        surely = [budget for budget in found.budgets if budget.label in unmet]
-        check_budgets(model.space, counting.at_least().expected(model.predict), surely)
+    if surely := surely_unmet(model, found):
+        raise BudgetError(
+            f"{'; '.join(f'budget {label}: {reason}' for label, reason in surely.items())}. Choose other budgets, or a "
+            "space that holds them: hsnas_space DATASET CONFIGURATION --memory BUDGET ... proposes one"
+        )
     return found
+
+
+def surely_unmet(model: CostModel, found: MemoryBudgets) -> dict[str, str]:
+    """Return the budgets that no network of a space meets, by label, each with the reason.
+
+    By an estimate of what a device adds to the tensors, these are the ones that cannot be met on any device.
+    """
+    unmet = unmet_budgets(model.space, found.counting.expected(model.predict), found.budgets)
+    if not unmet or not found.counting.is_estimate:
+        return unmet
+    least = found.counting.at_least()
+    again = unmet_budgets(model.space, least.expected(model.predict), found.counted_by(least).budgets)
+    return {label: reason for label, reason in unmet.items() if label in again}

@@ -22,22 +22,15 @@ from nnunet_hypersegnas.nnunet.cost_models import cost_model
 from nnunet_hypersegnas.nnunet.cross_validation import FOLDS
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.fine_tuning import sub_net_trainer
+from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit
 from nnunet_hypersegnas.nnunet.msd_steps import ENDING, MsdRun
 from nnunet_hypersegnas.nnunet.optimizers import STATES, make_optimizer
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.sliding_window import STEP
 from nnunet_hypersegnas.nnunet.validation_crops import MAX_SIDE_MM
 from nnunet_hypersegnas.nnunet.variants import settings_under
-from nnunet_hypersegnas.search import BudgetSampler, SearchSettings, rungs_of
-from nnunet_hypersegnas.space import (
-    Architecture,
-    largest,
-    rng_for,
-    sample,
-    sample_all_edges,
-    smallest,
-    to_architectures,
-)
+from nnunet_hypersegnas.search import BudgetSampler, Rung, SearchSettings, Way, rungs_of
+from nnunet_hypersegnas.space import Architecture, TrainingDraws, largest, smallest, to_architectures
 
 PROBE_S = 60.0  # at most so much for each thing that is timed, but one round
 ROUNDS = 3
@@ -114,13 +107,17 @@ def probe(run: MsdRun, dataset: PreprocessedDataset, device: torch.device) -> Pr
 
             return train
 
-        rng = rng_for(0, "probe")
-        super_net_step_s = _seconds([step(sample(space, rng)) for _ in range(ARCHITECTURES)])
+        limit = MemoryLimit.at_start(dataset, space, settings, device)
+        draws = TrainingDraws(
+            space=space, seed=0, iterations_per_epoch=1, warmup=ARCHITECTURES, fits=limit.fits
+        )  # the first ones are the warm-up's
+        drawn = [draws.architecture(i) for i in range(2 * ARCHITECTURES)]
+        super_net_step_s = _seconds([step(architecture) for architecture in drawn[ARCHITECTURES:]])
         if settings.sandwich_every:
             beside = sum(_seconds([step(one)]) for one in (largest(space), smallest(space)))
             super_net_step_s += beside / settings.sandwich_every
         if warmup := settings.warmup_phase / settings.epochs:  # in which MAN takes no part
-            all_edges = [step(sample_all_edges(space, rng), 1) for _ in range(ARCHITECTURES)]
+            all_edges = [step(architecture, 1) for architecture in drawn[:ARCHITECTURES]]
             super_net_step_s += warmup * (_seconds(all_edges) - super_net_step_s)
     return Probe(
         super_net_step_s=super_net_step_s,
@@ -168,6 +165,7 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
     ]
     if not run.transfer:
         iterations = settings.epochs * settings.iterations_per_epoch
+        rounds = 1 + (search.refinements if search.strategy == "evolution" else 0)
         found += [
             Estimate(
                 step="super-net",
@@ -176,8 +174,8 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
             ),
             Estimate(
                 step="search",
-                seconds=len(run.memory) * probed.patch_s * sum(rung.keep * rung.cost_patches for rung in rungs),
-                disk_bytes=len(run.memory) * search.finalists * WEIGHT_BYTES * probed.network_parameters,
+                seconds=len(run.memory) * probed.patch_s * _scored_patches(search, rungs),
+                disk_bytes=len(run.memory) * rounds * search.finalists * WEIGHT_BYTES * probed.network_parameters,
             ),
         ]
     fold_s = epochs * STOCK_ITERATIONS * probed.network_step_s + validation * case_s
@@ -237,6 +235,13 @@ def _settings(run: MsdRun, dataset: PreprocessedDataset) -> SuperNetSettings:
     settings = SuperNetSettings.from_configuration(dataset.configuration.configuration)
     settings = replace(settings, **settings_under(run.supernet_trainer))
     return settings.shortened(_epochs(run.supernet_trainer, settings.epochs))
+
+
+def _scored_patches(search: SearchSettings, rungs: Sequence[Rung]) -> float:
+    """Return what a budget's evaluations cost in scored patches, a trained one counted as three."""
+    climbing = sum(rung.keep * rung.cost_patches for rung in rungs)
+    tuning = sum(rung.keep * rung.cost_patches for rung in rungs if rung.way is Way.FINE_TUNING)
+    return climbing + (search.refinements * tuning if search.strategy == "evolution" else 0)
 
 
 def _checkpoint_bytes(parameters: int, optimizer: str) -> int:

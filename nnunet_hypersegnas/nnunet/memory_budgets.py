@@ -117,6 +117,8 @@ def planned_costs(dataset: PreprocessedDataset, name: str, device_type: str) -> 
         dataset_json=dataset.dataset_json,
         configuration=dataset.configuration_name,
     )
+    if dataset.configuration_name not in plans["configurations"]:
+        raise BudgetError(f"the budget {name!r} names plans that have no configuration {dataset.configuration_name}")
     described = dataset.configuration.network_arch_class_name
     if name == OWN and not described.startswith(NNUNETS):
         raise BudgetError(

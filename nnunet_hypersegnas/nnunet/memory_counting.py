@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nnunet_hypersegnas.cost import CostModel, Fit, PredictedCosts, format_bytes
-from nnunet_hypersegnas.cost.measuring import MemoryMetric
+from nnunet_hypersegnas.cost.measuring import MemoryMetric, choose_metric
 from nnunet_hypersegnas.nnunet.calibrating import CalibrationError, calibration_file, conditions_of, read_calibration
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 
@@ -92,9 +92,9 @@ def memory_counting(
     """
     if device_type != "cuda":
         return MemoryCounting()
-    metric = metric or MemoryMetric.NVML
     if torch.cuda.is_available():
         device = torch.device("cuda", 0)
+        metric = metric or choose_metric(None, device)[0] or MemoryMetric.NVML
         path = calibration_file(dataset, device)
         if path.exists():
             try:
@@ -102,4 +102,4 @@ def memory_counting(
             except CalibrationError as error:  # whoever measures refuses it; here an estimate does
                 return MemoryCounting.estimated(metric, str(error))
             return MemoryCounting.of_fit(calibration.memory[metric.value], f"calibrated by {path}")
-    return MemoryCounting.estimated(metric)
+    return MemoryCounting.estimated(metric or MemoryMetric.NVML)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from nnunet_hypersegnas.cost import CostModel, TrainingSetup, format_bytes, parse_bytes
+from nnunet_hypersegnas.cost.measuring import is_out_of_memory
+from nnunet_hypersegnas.cost.nvml import NvmlError, process_bytes
 from nnunet_hypersegnas.nnunet.cost_models import training_setup
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting, memory_counting
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
-from nnunet_hypersegnas.nnunet.space_description import super_net_parameters
 from nnunet_hypersegnas.nnunet.super_net_memory import MemoryLimitError, SuperNetMemory
 from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, to_codes
 
+ROUNDED_TO = 256_000_000  # bytes
 MOST_SKIPPED = 5  # steps in a row without memory, after which going on would train nothing
 
 
@@ -56,14 +58,8 @@ class MemoryLimit:
         else:
             return cls.none()
         setup = training_setup(dataset, device.type)
-        parameters = sum(super_net_parameters(dataset, space, settings))
-        memory = SuperNetMemory(
-            space=space,
-            setup=setup,
-            parameters=parameters,
-            optimizer=settings.optimizer,
-            counting=memory_counting(dataset, CostModel(space, setup), device.type),
-            ranks=ranks,
+        memory = SuperNetMemory.of(
+            dataset, space, settings, setup, memory_counting(dataset, CostModel(space, setup), device.type), ranks
         )
         memory.check(limit_bytes)
         if settings.sandwich_every and not memory.fits(limit_bytes)(to_codes([largest(space)])).all():
@@ -101,6 +97,7 @@ class MemoryLimit:
             "origin": self.origin,
             "setup": vars(self.memory.setup).copy(),
             "parameters": self.memory.parameters,
+            "man_bytes": self.memory.man_bytes,
             "optimizer": self.memory.optimizer,
             "counting": vars(self.memory.counting).copy(),
             "ranks": self.memory.ranks,
@@ -119,6 +116,7 @@ class MemoryLimit:
             space=space,
             setup=TrainingSetup(**{**value["setup"], "patch_size": tuple(value["setup"]["patch_size"])}),
             parameters=value["parameters"],
+            man_bytes=value["man_bytes"],
             optimizer=value["optimizer"],
             counting=MemoryCounting(**value["counting"]),
             ranks=value["ranks"],
@@ -135,6 +133,11 @@ class OutOfMemory:
     """Counts the steps in a row for which the device had no memory."""
 
     in_a_row: int = field(default=0)
+
+    @staticmethod
+    def caused(error: RuntimeError) -> bool:
+        """Whether an error says that the device has no memory left."""
+        return is_out_of_memory(error)
 
     def passed(self) -> None:
         """Note a step that went well."""
@@ -158,8 +161,12 @@ class OutOfMemory:
 
 
 def _free_on_all(device: torch.device) -> float:
-    """Return the bytes that are free on the device, or on the fullest of those that train together."""
-    free = torch.tensor([torch.cuda.mem_get_info(device)[0]], dtype=torch.float64, device=device)
+    """Return the bytes that this training can have of the device, or of the fullest of those that train together."""
+    free = torch.cuda.mem_get_info(device)[0]
+    with contextlib.suppress(NvmlError):
+        free += process_bytes(device)  # CUDA's context, which is there by now, is counted as the training's
+    least = torch.tensor([free], dtype=torch.float64, device=device)
     if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(free, torch.distributed.ReduceOp.MIN)
-    return float(np.asarray(free.cpu())[0])
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    # Rounded, so that runs on a card that is free draw the same.
+    return float(least.item() // ROUNDED_TO * ROUNDED_TO)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
+from nnunet_hypersegnas.cost.measuring import MemoryMetric
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.evaluation.folders import cases_in
 from nnunet_hypersegnas.nnunet.architecture_files import find_architecture
@@ -64,7 +65,8 @@ class MsdRun:
         folder: of the task, as the challenge gives it.
         configuration: of the plans.
         memory: budgets; one network is searched for each. With a transferred architecture there are none.
-        tolerance: how far below a budget its candidates may lie, see `budgets_of`.
+        tolerance, around: how far below a budget its candidates may lie, and whether above it too, see `budgets_of`.
+        metric: of a GPU's memory; the search's default where None.
         plans: that the super-net is trained with.
         plans_name: of the searched or transferred plans.
         transfer: architecture that is taken in place of a search.
@@ -79,6 +81,8 @@ class MsdRun:
     configuration: str
     memory: tuple[str, ...]
     tolerance: str | None
+    around: bool
+    metric: MemoryMetric | None
     plans: str
     plans_name: str
     transfer: str | None
@@ -151,7 +155,15 @@ class MsdRun:
         """
         dataset, device_type = self.planned(), self.device.partition(":")[0]
         model = cost_model(dataset, device_type)
-        return checked_budgets(dataset, model, device_type, self.memory, tolerance=self.tolerance)
+        return checked_budgets(
+            dataset,
+            model,
+            device_type,
+            self.memory,
+            tolerance=self.tolerance,
+            around=self.around,
+            metric=self.metric,
+        )
 
     def predictions(self, plans_name: str) -> PredictionFolders:
         """Return the folders of a network's predictions."""

@@ -188,6 +188,7 @@ def network_costs(network: PlannedNetwork, *, cuda: bool) -> NetworkCosts:
             torch.device("cpu"),
             Path(folder),
         )
+    trainer.is_ddp = False  # its loss would wait for other ranks, where this is asked for in one of several
     patch, batch_size = tuple(configuration.patch_size), configuration.batch_size
     strides = np.prod(configuration.pool_op_kernel_sizes, axis=0)
     if np.any(np.array(patch) % strides):

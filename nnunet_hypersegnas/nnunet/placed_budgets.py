@@ -81,9 +81,10 @@ class PlacedBudgets:
             placed, proposal=best_for(proposals, [budget.label for budget in resolved.budgets]), groups=groups
         )
 
-    def settings_to_write(self, settings: SuperNetSettings) -> SuperNetSettings:
-        """Return the settings with these budgets, and with the space that is proposed for them."""
-        return replace(self.proposal.settings if self.proposal else settings, memory=self.memory)
+    def settings_to_write(self, settings: SuperNetSettings, *, with_proposal: bool) -> SuperNetSettings:
+        """Return the settings with these budgets, and with the space that is proposed for them, if it is wanted."""
+        space = self.proposal.settings if self.proposal and with_proposal else settings
+        return replace(space, memory=self.memory)
 
     def table(self) -> list[dict[str, str]]:
         """Return one row of text for each budget."""
@@ -109,8 +110,8 @@ class PlacedBudgets:
         if not badly:
             return [*lines, f"All budgets lie between {low} and {high} of the networks drawn: this space holds them."]
         lines.append(
-            f"{', '.join(badly)}: outside {low} to {high} of the networks drawn, so the super-net trains few networks "
-            "of that size."
+            f"{', '.join(badly)} {'lies' if len(badly) == 1 else 'lie'} outside the range of {low} to {high} of the "
+            "networks drawn, so the super-net trains few networks of that size."
         )
         if self.proposal:
             return [*lines, *self._proposed(self.proposal)]

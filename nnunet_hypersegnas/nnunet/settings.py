@@ -197,6 +197,9 @@ class SuperNetSettings:
             raise SettingsError(f"the {BLOCK!r} block of the plans has unknown keys {unknown}; known are {known}")
         recipe = block.get("recipe")
         of_recipe = dict(RECIPES.get(recipe, {})) if isinstance(recipe, str) else {}
+        stages = len(configuration.get("architecture", {}).get("arch_kwargs", {}).get("strides", ()))
+        if "channels" in of_recipe and stages:  # no more scales than the plans have stages
+            of_recipe["channels"] = of_recipe["channels"][:stages]
         if "scales" in block:  # another number of scales than the recipe's channels are for
             of_recipe.pop("channels", None)
         values = {**of_recipe, **block}
@@ -283,10 +286,10 @@ class SuperNetSettings:
         check_patch(configuration["patch_size"], space)
         return space
 
-    @property
-    def leaves_space_open(self) -> bool:
-        """Whether the search space follows from the plans alone: the block names nothing of it."""
-        return (self.layers, self.channels, self.scales, self.full_resolution) == (DEFAULT_LAYERS, None, None, None)
+    def leaves_open(self, space: SearchSpace) -> bool:
+        """Whether channels follow from the plans by rule, and nothing that the block names speaks against a space."""
+        named = (self.scales in (None, space.n_scales), self.full_resolution in (None, space.finest_is_full_resolution))
+        return self.channels is None and self.layers == space.layers and all(named)
 
 
 def space_in_block(space: SearchSpace) -> dict[str, Any]:

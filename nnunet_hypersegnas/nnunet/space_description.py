@@ -7,9 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.cost import CostModel
 from nnunet_hypersegnas.cost.measuring import MemoryMetric
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
@@ -17,7 +14,7 @@ from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting, memory_cou
 from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings, space_in_block
 from nnunet_hypersegnas.nnunet.space_costs import SpaceCosts
 from nnunet_hypersegnas.nnunet.stages import Stages
-from nnunet_hypersegnas.nnunet.super_net_memory import SuperNetMemory
+from nnunet_hypersegnas.nnunet.super_net_memory import SuperNetMemory, super_net_parameters
 from nnunet_hypersegnas.search import Budget, Placement, Predict, place
 from nnunet_hypersegnas.space import SearchSpace, count_architectures
 
@@ -37,7 +34,7 @@ class SpaceDescription:
         counting: how the device counts memory.
         super_net_parameters: of the super-net.
         man_parameters: of the Meta-Assistant Network beside it; 0 where the settings have none.
-        optimizer: the super-net's.
+        super_net_memory: what training the super-net takes, on one device.
     """
 
     space: SearchSpace
@@ -50,7 +47,7 @@ class SpaceDescription:
     counting: MemoryCounting
     super_net_parameters: int
     man_parameters: int
-    optimizer: str
+    super_net_memory: SuperNetMemory
 
     @classmethod
     def of(
@@ -68,6 +65,7 @@ class SpaceDescription:
         configuration = dataset.configuration
         space = settings.space(configuration.configuration)
         costs = SpaceCosts.of(dataset, space, device_type)
+        counting = memory_counting(dataset, CostModel(space, costs.setup), device_type, metric)
         super_net, man = super_net_parameters(dataset, space, settings)
         return cls(
             space=space,
@@ -77,10 +75,10 @@ class SpaceDescription:
             batch_size=configuration.batch_size,
             architectures=count_architectures(space),
             costs=costs,
-            counting=memory_counting(dataset, CostModel(space, costs.setup), device_type, metric),
+            counting=counting,
             super_net_parameters=super_net,
             man_parameters=man,
-            optimizer=settings.optimizer,
+            super_net_memory=SuperNetMemory.of(dataset, space, settings, costs.setup, counting),
         )
 
     @property
@@ -92,17 +90,6 @@ class SpaceDescription:
         """Say where memory budgets lie among the networks drawn, and how many of `count` candidates are found."""
         counted = replace(self.costs.drawn, memory_bytes=self.counting.count(self.costs.drawn.memory_bytes))
         return place(self.space, self.expected, counted, budgets, count)
-
-    @property
-    def super_net_memory(self) -> SuperNetMemory:
-        """What training the super-net takes, on one device."""
-        return SuperNetMemory(
-            space=self.space,
-            setup=self.costs.setup,
-            parameters=self.super_net_parameters + self.man_parameters,
-            optimizer=self.optimizer,
-            counting=self.counting,
-        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers, in bytes and multiply-adds."""
@@ -125,7 +112,7 @@ class SpaceDescription:
             },
         }
 
-    def origin(self) -> str:
+    def scales_in_words(self) -> str:
         """Say how the scales follow from the plans."""
         first = 0 if self.space.finest_is_full_resolution else 1
         used = self.space.n_scales
@@ -135,7 +122,7 @@ class SpaceDescription:
             ", from full resolution" if not first else "; the stem takes the first stride, so none has full resolution"
         )
         if left_out > 0:
-            text += f"; the {left_out} coarsest are left out"
+            text += "; the coarsest one is left out" if left_out == 1 else f"; the {left_out} coarsest are left out"
             if used == self.space.layers // 2 + 1:
                 text += f", since {self.space.layers} layers cannot go further down and up again"
         return text + "."
@@ -188,23 +175,6 @@ def plans_with_settings(
     block = {key: value for key, value in settings.to_json().items() if value is not None and key != "scales"}
     result["configurations"][configuration][BLOCK] = {**block, **space_in_block(space)}
     return result
-
-
-def super_net_parameters(
-    dataset: PreprocessedDataset, space: SearchSpace, settings: SuperNetSettings
-) -> tuple[int, int]:
-    """Return the number of parameters of a super-net, and of its MAN."""
-    with torch.device("meta"):  # shapes alone
-        network = OneShotNetwork(
-            space,
-            dataset.input_channels,
-            dataset.label_manager.num_segmentation_heads,
-            dataset.configuration.patch_size,
-            man=settings.man,
-            scalar_position=settings.scalar_position,
-        )
-    of_man = 0 if network.man is None else sum(p.numel() for p in network.man.parameters())
-    return sum(p.numel() for p in network.super_net.parameters()), of_man
 
 
 def _by(values: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnunet_hypersegnas.cost import CostModel
+from nnunet_hypersegnas.nnunet.checked_budgets import surely_unmet
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
 from nnunet_hypersegnas.nnunet.memory_counting import memory_counting
@@ -35,9 +36,9 @@ def space_report(
     known = {} if costs.own is None else {OWN: costs.own}
     found = MemoryBudgets.of(dataset, device_type, counting, settings.memory, known=known)
     unmet = unmet_budgets(space, counting.expected(model.predict), found.budgets)
-    if len(unmet) == len(found.budgets):
+    if len(surely := surely_unmet(model, found)) == len(found.budgets):
         raise BudgetError(
-            f"the plans name budgets that no network of this search space meets: {'; '.join(unmet.values())}; "
+            f"the plans name budgets that no network of this search space meets: {'; '.join(surely.values())}; "
             "hsnas_space DATASET CONFIGURATION --memory BUDGET ... proposes a space that holds them"
         )
     for budget in found.budgets:
@@ -45,7 +46,7 @@ def space_report(
         if budget.label in unmet:
             lines.append(f"WARNING: budget {budget.label} cannot be met: {unmet[budget.label]}")
         elif quantile in COMFORTABLE:
-            lines.append(f"Budget {budget.label}: more than {quantile:.0%} of the networks drawn need.")
+            lines.append(f"Budget {budget.label} is more than {quantile:.0%} of the networks drawn need.")
         else:
             lines.append(
                 f"WARNING: budget {budget.label} is more than {quantile:.0%} of the networks drawn need, so few of "

@@ -55,7 +55,7 @@ def check_space(dataset: PreprocessedDataset, record: SuperNetRecord, path: Path
     """
     configuration = dataset.configuration.configuration
     settings = SuperNetSettings.from_configuration(configuration)
-    if not settings.leaves_space_open and settings.space(configuration) != record.space:
+    if not settings.leaves_open(record.space) and settings.space(configuration) != record.space:
         raise CheckpointError(
             f"{path} was trained with search space {record.space.digest} ({record.space.to_json()}), but plans "
             f"{dataset.plans['plans_name']} now give another one; restore the plans or train a super-net anew"

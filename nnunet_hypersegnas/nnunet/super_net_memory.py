@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
+from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.cost import CostModel, TrainingSetup, format_bytes
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting
 from nnunet_hypersegnas.nnunet.optimizers import STATES
+from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.space import SearchSpace, largest, rng_for, sample_all_edges, sample_codes, to_codes
 
 FP32 = 4  # bytes
@@ -30,12 +35,13 @@ class SuperNetMemory:
     Attributes:
         space: the search space.
         setup: how its sub-nets are trained.
-        parameters: of super-net and MAN together.
+        parameters: of the super-net.
+        man_bytes: weights, gradients and optimizer states of MAN.
         optimizer: the super-net's, "AdamW" or "SGD".
         counting: how the device counts what tensors need.
         ranks: how many GPUs train together; with several of them, gradients are exchanged in buffers of all weights.
 
-    Of MAN the weights are counted; its activations are few.
+    MAN's activations are few, and not counted.
     """
 
     space: SearchSpace
@@ -43,7 +49,30 @@ class SuperNetMemory:
     parameters: int
     optimizer: str
     counting: MemoryCounting
+    man_bytes: int = 0
     ranks: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        dataset: PreprocessedDataset,
+        space: SearchSpace,
+        settings: SuperNetSettings,
+        setup: TrainingSetup,
+        counting: MemoryCounting,
+        ranks: int = 1,
+    ) -> SuperNetMemory:
+        """Return what predicts a data set's super-net; its batch is shared by the ranks."""
+        parameters, of_man = super_net_parameters(dataset, space, settings)
+        return cls(
+            space=space,
+            setup=replace(setup, batch_size=math.ceil(setup.batch_size / ranks)),
+            parameters=parameters,
+            optimizer=settings.optimizer,
+            counting=counting,
+            man_bytes=FP32 * of_man * (2 + STATES[settings.man_optimizer]),
+            ranks=ranks,
+        )
 
     @cached_property
     def _model(self) -> CostModel:
@@ -53,7 +82,7 @@ class SuperNetMemory:
     def fixed_bytes(self) -> int:
         """Weights and optimizer states of all sub-nets together, which are there in every step."""
         copies = 1 + STATES[self.optimizer] + (self.ranks > 1)
-        return FP32 * self.parameters * copies
+        return FP32 * self.parameters * copies + self.man_bytes
 
     def tensor_bytes(self, codes: np.ndarray) -> np.ndarray:
         """Return what the tensors of steps need that train these sub-nets, shape (n,)."""
@@ -93,8 +122,25 @@ class SuperNetMemory:
         if (share := self.fitting(limit_bytes)) < FEWEST_FITTING:
             smallest, middle = np.quantile(self.drawn_bytes, [0, 0.5])
             raise MemoryLimitError(
-                f"training this super-net within {format_bytes(round(limit_bytes))} leaves {share:.0%} of the sub-nets "
-                f"that are drawn: their steps take {format_bytes(round(smallest))} and more, half of them more than "
+                f"only {share:.0%} of the sub-nets drawn can be trained within {format_bytes(round(limit_bytes))}: a "
+                f"step takes at least {format_bytes(round(smallest))}, and half of the steps take more than "
                 f"{format_bytes(round(middle))}. Take a smaller patch or batch, fewer channels or layers (hsnas_space "
                 "shows them), or recompute: true; or raise memory_limit in the hypersegnas block of the plans"
             )
+
+
+def super_net_parameters(
+    dataset: PreprocessedDataset, space: SearchSpace, settings: SuperNetSettings
+) -> tuple[int, int]:
+    """Return the number of parameters of a super-net, and of its MAN."""
+    with torch.device("meta"):  # shapes alone
+        network = OneShotNetwork(
+            space,
+            dataset.input_channels,
+            dataset.label_manager.num_segmentation_heads,
+            dataset.configuration.patch_size,
+            man=settings.man,
+            scalar_position=settings.scalar_position,
+        )
+    of_man = 0 if network.man is None else sum(p.numel() for p in network.man.parameters())
+    return sum(p.numel() for p in network.super_net.parameters()), of_man

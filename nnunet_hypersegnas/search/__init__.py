@@ -20,7 +20,6 @@ from nnunet_hypersegnas.search.measurement_log import LogError, MeasurementLog
 from nnunet_hypersegnas.search.placement import (
     COMFORTABLE,
     Placement,
-    check_budgets,
     drawn_costs,
     place,
     quantile_of,
@@ -46,7 +45,6 @@ __all__ = [
     "COMFORTABLE",
     "Placement",
     "Predict",
-    "check_budgets",
     "drawn_costs",
     "place",
     "quantile_of",

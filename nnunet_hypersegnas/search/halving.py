@@ -35,12 +35,14 @@ class Contest:
         strategy: where candidates come from.
         candidates: all so far, with their scores.
         seeded: architectures that climb to the last rung whatever their scores are on the way.
+        gathered: how many candidates there were before any of them climbed.
     """
 
     budget: Budget
     strategy: Strategy
     candidates: list[Candidate]
     seeded: frozenset[Architecture] = frozenset()
+    gathered: int = 0
 
     def note(self, rung: Rung, climbing: Sequence[Candidate], scores: Scores) -> None:
         """Add the scores of those that climbed."""
@@ -72,6 +74,8 @@ def gather(contests: Sequence[Contest], rung: Rung, draw: Draw, evaluate: Evalua
             drawn.append(draw(contest.strategy.source(generation, contest.candidates), count) if count else [])
             contest.candidates = contest.candidates + drawn[-1]
         _evaluate(contests, rung, drawn, evaluate)
+    for contest in contests:
+        contest.gathered = len(contest.candidates)
 
 
 def climb(contests: Sequence[Contest], rungs: Sequence[Rung], evaluate: Evaluate, meter: Meter | None = None) -> None:
@@ -123,21 +127,33 @@ def refine(
     """
     tuning = [rung for rung in rungs if rung.way is Way.FINE_TUNING]
     for number in range(1, rounds + 1):
-        neighbours: list[list[Candidate]] = []
-        for contest in contests:
-            source = contest.strategy.neighbours(number, contest.candidates)
-            drawn = [] if source is None else draw(source, tuning[0].keep)
-            if meter is not None and contest.budget.limits.measurable:
-                drawn = [c for c in (one.measured_by(meter) for one in drawn) if c.meets(contest.budget.limits)]
+        neighbours = [_neighbours(contest, number, tuning[0].keep, draw, meter) for contest in contests]
+        if not any(neighbours):
+            break
+        for contest, drawn in zip(contests, neighbours, strict=True):
             contest.candidates = contest.candidates + drawn
-            neighbours.append(drawn)
+        of_round = [{candidate.architecture for candidate in drawn} for drawn in neighbours]
         for rung in rungs:
-            of_round = [
-                [c for c in contest.best(len(contest.candidates)) if c.architecture in {d.architecture for d in drawn}]
-                for contest, drawn in zip(contests, neighbours, strict=True)
+            ranked = [
+                [c for c in contest.best(len(contest.candidates)) if c.architecture in members]
+                for contest, members in zip(contests, of_round, strict=True)
             ]
             keep = rung.keep if rung in tuning else max(map(len, neighbours))
-            _evaluate(contests, rung, [candidates[:keep] for candidates in of_round], evaluate)
+            _evaluate(contests, rung, [candidates[:keep] for candidates in ranked], evaluate)
+
+
+def _neighbours(contest: Contest, number: int, count: int, draw: Draw, meter: Meter | None) -> list[Candidate]:
+    """Return new candidates near the best ones within the budget, none where there are none."""
+    source = contest.strategy.neighbours(number, contest.candidates)
+    if source is None:
+        return []
+    try:
+        drawn = draw(source, count)
+    except BudgetError:  # all that meet the budget are known; the search has its networks
+        return []
+    if meter is None:
+        return drawn
+    return [c for c in (one.measured_by(meter) for one in drawn) if c.meets(contest.budget.limits)]
 
 
 def _evaluate(
@@ -155,12 +171,14 @@ def _within_budget(contest: Contest, count: int, meter: Meter | None) -> list[Ca
     ranked, kept = contest.best(len(contest.candidates)), list[Candidate]()
     for place, candidate in enumerate(ranked):
         seeded = candidate.architecture in contest.seeded
-        if not seeded and (len(kept) == count or place >= MOST_TRIED * count):
+        if not seeded and (len(kept) >= count or place >= MOST_TRIED * count):
             continue
         ranked[place] = candidate.measured_by(meter)
         if ranked[place].meets(contest.budget.limits):
             kept.append(ranked[place])
     contest.candidates = ranked
+    # Those that miss the budget climb no more.
+    contest.seeded &= frozenset(candidate.architecture for candidate in kept)
     if not kept:
         raise BudgetError(
             f"none of the {min(len(ranked), MOST_TRIED * count)} best candidates has {contest.budget.limits} when "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nnunet_hypersegnas.cost import PredictedCosts, Quantity, format_bytes
+from nnunet_hypersegnas.cost import PredictedCosts, Quantity
 from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, Predict, possible_range
 from nnunet_hypersegnas.search.budgets import Budget
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
@@ -103,28 +103,6 @@ def unmet_budgets(space: SearchSpace, predict: Predict, budgets: Sequence[Budget
     return unmet
 
 
-def check_budgets(
-    space: SearchSpace, predict: Callable[[np.ndarray], PredictedCosts], budgets: Sequence[Budget]
-) -> None:
-    """Refuse budgets that no architecture can meet, before anything is spent on them.
-
-    Raises:
-        BudgetError: naming each of them, with the smallest and the largest cost that the space has.
-    """
-    if unmet := unmet_budgets(space, predict, budgets):
-        faults = "; ".join(f"budget {label}: {reason}" for label, reason in unmet.items())
-        raise BudgetError(
-            f"{faults}. Choose other budgets, or a space that holds them: hsnas_space DATASET CONFIGURATION --memory "
-            "BUDGET ... proposes one"
-        )
-
-
 def quantiles(values: np.ndarray) -> dict[str, float]:
     """Return the 5, 10, 50, 90 and 95 % quantiles by name: q05, q10, ..."""
     return {f"q{percent:02d}": float(np.quantile(values, percent / 100)) for percent in (5, 10, 50, 90, 95)}
-
-
-def spread_in_words(drawn: np.ndarray) -> str:
-    """Say between which memory most drawn candidates lie."""
-    low, high = np.quantile(drawn, [COMFORTABLE.low, COMFORTABLE.high])
-    return f"{format_bytes(round(low))} to {format_bytes(round(high))}"
