@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import nnunet_hypersegnas
-from nnunet_hypersegnas.space import names_of_architectures
 
 ROOT = Path(__file__).parents[1]
 INSTALLED_AS = {
@@ -49,9 +48,8 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*.py")
     }
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    named = {f"nnunet_hypersegnas/space/named/{name}.json" for name in names_of_architectures()}
-    named |= {f"nnunet_hypersegnas/evaluation/published/{name}.json" for name in ("msd", "msd_test_cases")}
-    assert named and files == expected | named | {"nnunet_hypersegnas/py.typed"}
+    published = {f"nnunet_hypersegnas/evaluation/published/{name}.json" for name in ("msd", "msd_test_cases")}
+    assert files == expected | published | {"nnunet_hypersegnas/py.typed"}
     assert "nnunet_hypersegnas/trainers/nnunet_ext/hypersegnas_trainers.py" in files
 
 

@@ -20,6 +20,10 @@ def planned(demo_environment):
     configuration["architecture"]["arch_kwargs"] |= {
         "strides": [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [1, 2, 2]],
         "kernel_sizes": [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
+        "n_stages": 5,
+        "features_per_stage": [32, 64, 128, 256, 320],
+        "n_conv_per_stage": [2] * 5,
+        "n_conv_per_stage_decoder": [2] * 4,
     }
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
     yield folder

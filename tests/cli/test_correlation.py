@@ -223,7 +223,8 @@ def test_plans_that_are_in_the_way(correlation, capsys):
     [
         (["--architectures", "0"], "0 is not a positive number"),
         (["--finetune-iterations", "-1"], "-1 is not a whole number"),
-        (["--memory", "much"], "much"),
+        (["--memory", "much"], "no plans much"),
+        (["--memory", "0%"], "write a percentage above 0"),
         (["--memory", "20MB", "22MB", "--tolerance", "5MB"], "the budgets 20MB and 22MB overlap"),
         (["--memory", "1GB", "--tolerance", "1MB"], "no architecture has memory"),
         (["--trainer", "NoTrainer"], "nnU-Net finds no trainer 'NoTrainer'"),

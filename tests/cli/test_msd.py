@@ -22,7 +22,7 @@ from nnunet_hypersegnas.cli.transfer import main as transfer
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.estimates import Probe, estimates
 from nnunet_hypersegnas.nnunet.msd_steps import MsdError, MsdRun
-from nnunet_hypersegnas.search import SearchSettings, budgets_of
+from nnunet_hypersegnas.search import SearchSettings
 from nnunet_hypersegnas.space import rng_for
 from tests.evaluation.conftest import write_image
 
@@ -89,20 +89,25 @@ def test_a_dry_run_names_every_command_and_writes_nothing(task, nnunet_folders, 
         *networks * 2,
     ]
     assert "--memory 5GB 7GB --candidates 9 --tolerance 1GB" in printed and "HyperSegNASPlans_7GB" in printed
-    assert "Time and disk are estimated once the data are planned" in printed
+    assert "Budgets are checked, and time and disk estimated, once the data are planned" in printed
     assert main([*words, "--transfer", "unet"]) == 0
     printed = capsys.readouterr().out
     assert titles(printed)[2] == "transfer" and "hsnas_search" not in printed
     assert "--plans HyperSegNAS_unet" in printed
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "--memory own 50%\n" in printed and "-p HyperSegNASPlans_own" in printed
+    assert "-p HyperSegNASPlans_50pct" in printed
     assert not list(nnunet_folders.glob("nnUNet*/*"))
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give either --memory, to search, or --transfer"),
         (["--memory", "5GB", "--transfer", "unet"], "give either --memory, to search, or --transfer"),
-        (["--memory", "lots"], "'lots' is no memory size"),
+        (["--memory", "5"], "'5' is no memory budget; write a size with its unit"),
+        (["--memory", "0%"], "write a percentage above 0"),
+        (["--memory", "own", "OWN"], "would have one name in the plans"),
     ],
 )
 def test_bad_arguments(task, nnunet_folders, words, message, capsys):
@@ -126,7 +131,10 @@ def a_run(folder, output):
     return MsdRun(
         folder=folder,
         configuration="3d_fullres",
-        budgets=tuple(budgets_of(["5GB"], {})),
+        memory=("5GB",),
+        tolerance=None,
+        around=False,
+        metric=None,
         plans="nnUNetPlans",
         plans_name="P",
         transfer=None,
@@ -135,7 +143,7 @@ def a_run(folder, output):
         folds=(0, 1),
         device="cpu",
         output=output,
-        search_arguments=("--memory", "5GB"),
+        search_arguments=(),
     )
 
 
@@ -269,7 +277,7 @@ def test_another_transferred_architecture_is_not_taken_for_this_one(demo_environ
         plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
         write_json(folder / "nnUNetPlans.json", plans | {"dataset_name": folder.name, "plans_name": "nnUNetPlans"})
         shutil.copy(demo_environment.preprocessed / "dataset.json", folder)
-        run = replace(a_run(demo_environment.folder / "Task999_Synthetic", tmp_path), budgets=(), search_arguments=())
+        run = replace(a_run(demo_environment.folder / "Task999_Synthetic", tmp_path), memory=())
         steps = {name: replace(run, transfer=name).steps()[2] for name in ("unet", "smallest")}
         assert not steps["unet"].done()
         assert transfer(steps["unet"].command()[1:]) == 0
@@ -299,6 +307,53 @@ def test_an_estimate_once_the_data_are_planned(demo_environment, capsys, tmp_pat
     rows = [line.split() for line in printed[printed.index("step ") :].splitlines()[2:]]
     assert [row[0] for row in rows[:5]] == ["convert", "plan", "super-net", "search", "folds"]
     assert rows[2][1:3] == ["1", "min"]  # 18 iterations
+
+
+@pytest.fixture
+def demo_task(demo_environment, monkeypatch):
+    """Call the command for the demo's task, whose super-net is to be trained; returns it and the commands that ran."""
+    ran = []
+    monkeypatch.setattr(
+        "nnunet_hypersegnas.nnunet.stock_commands.run_stock", lambda command, *_, **__: ran.append(command[0])
+    )
+    folder, trainer = str(demo_environment.folder / "Task999_Synthetic"), "HyperSegNASSupernetTrainer_5epochs"
+    words = ["run", folder, "--device", "cpu", "-p", "HyperSegNASDemoSupernet", "--supernet-trainer", trainer]
+    return lambda *more: main([*words, *more]), ran
+
+
+def test_budgets_are_checked_before_the_super_net_is_trained(demo_task, capsys):
+    call, ran = demo_task
+    assert call("--memory", "9MB", "10KB") == 1
+    assert "budget 10KB: no architecture has memory" in capsys.readouterr().err and not ran
+    assert call("--memory", "no_plans") == 1
+    assert "no plans no_plans" in capsys.readouterr().err and not ran
+    assert call("--memory", "9MB", "--search-args", "--tolerance 2MB") == 1  # nothing is trained, in truth
+    assert "Budget 9MB: memory 7.00 MB to 9.00 MB" in capsys.readouterr().out and ran == ["nnUNetv2_train"]
+
+
+def test_a_dry_run_checks_budgets_too(demo_task, capsys):
+    call, ran = demo_task
+    assert call("--dry-run", "--memory", "10KB") == 1
+    assert "budget 10KB: no architecture has memory" in capsys.readouterr().err and not ran
+
+
+def test_without_budgets_those_of_the_block_are_searched_or_what_nnunets_own_network_takes(
+    demo_task, demo_environment, capsys
+):
+    call, ran = demo_task
+    assert call() == 1
+    error = capsys.readouterr().err
+    assert "budget own: no architecture has memory" in error and "budget 50pct: no" in error and not ran
+    path = demo_environment.preprocessed / "HyperSegNASDemoSupernet.json"
+    before = path.read_bytes()
+    plans = json.loads(before)
+    plans["configurations"]["3d_fullres"]["hypersegnas"]["memory"] = ["9KB"]
+    path.write_text(json.dumps(plans))
+    try:
+        assert call() == 1
+        assert "budget 9KB: no architecture has memory" in capsys.readouterr().err and not ran
+    finally:
+        path.write_bytes(before)
 
 
 def test_an_estimate_counts_the_epochs_that_the_trainers_name_tells(demo_environment):

@@ -34,6 +34,7 @@ def test_searched_plans_on_another_data_set(demo_environment, planned, capsys):
     # All that is the data set's own:
     assert network.space.kernel_sizes[0] == (1, 3, 3) and before.space.kernel_sizes[0] == (3, 3, 3)
     assert network.space.channels == (32, 64, 128) and before.space.channels == (4, 6, 8)
+    assert network.space.finest_is_full_resolution == before.space.finest_is_full_resolution
     assert "Channels are [32, 64, 128], where it was found [4, 6, 8]; --channels changes them." in printed
     assert f"nnUNetv2_train 998 3d_fullres FOLD -p {source.stem}" in printed
 
@@ -48,7 +49,9 @@ def test_searched_plans_on_another_data_set(demo_environment, planned, capsys):
 def test_named_architectures(planned, capsys, name):
     assert main([name, "--to", "998"]) == 0
     network = network_of(planned / f"HyperSegNAS_{name}.json")
-    assert network.architecture == named_architecture(name) and network.space.channels == (32, 64, 128, 256)
+    space = network.space
+    assert network.architecture == named_architecture(name, space) and space.channels == (32, 64, 128, 256, 320)
+    assert space.finest_is_full_resolution and space.layers == 12
     provenance = json.loads((planned / f"HyperSegNAS_{name}.json").read_text())["hypersegnas_search"]
     assert provenance["transferred_from"] == name
 
@@ -74,7 +77,8 @@ def test_plans_that_name_channels(planned, capsys):
     path.write_text(json.dumps(plans))
     assert main(["unet", "--to", "998"]) == 0
     space = network_of(planned / "HyperSegNAS_unet.json").space
-    assert (space.channels, space.layers) == ((4, 6, 8, 10), 12)  # an architecture has its own number of layers
+    assert (space.channels, space.layers) == ((4, 6, 8, 10), 3)
+    assert not space.finest_is_full_resolution  # fewer scales than stages
 
 
 def test_what_was_found_in_2d_stays_in_2d(planned, tmp_path, capsys):
@@ -98,7 +102,7 @@ def test_what_was_found_in_2d_stays_in_2d(planned, tmp_path, capsys):
         (["{tmp}/else.json"], "holds no plans, no architecture ('codes') and no record of a search"),
         (["{own}/nnUNetPlans.json"], "has configurations with searched networks: none; choose one with -c"),
         (["unet", "2d"], "have no configuration '2d'"),
-        (["unet", "--channels", "8", "16"], "--channels names 2 scales, unet has 4 here"),
+        (["unet", "--channels", "8", "16"], "--channels names 2 scales, unet has 5 here"),
         (["unet", "--plans", "nnUNetPlans", "--overwrite"], "exists already"),
     ],
 )

@@ -11,14 +11,16 @@ from nnunet_hypersegnas.cost.tracing import trace_training_step
 from nnunet_hypersegnas.space import SearchSpace
 from tests.spaces import FULL_RESOLUTION, TINY
 
-ANISOTROPIC = SearchSpace.from_stages(
-    [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]], [[1, 3, 3]] + [[3, 3, 3]] * 5
-)
-IN_PLANE = SearchSpace.from_stages([[1, 1]] + [[2, 2]] * 6, [[3, 3]] * 7)
+STAGES = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]], [[1, 3, 3]] + [[3, 3, 3]] * 5
+PAPERS_CHANNELS = (32, 64, 128, 256)
+ANISOTROPIC = SearchSpace.from_stages(*STAGES, channels=PAPERS_CHANNELS)
+ALL_STAGES = SearchSpace.from_stages(*STAGES, (32, 64, 128, 256, 320, 320))
+IN_PLANE = SearchSpace.from_stages([[1, 1]] + [[2, 2]] * 6, [[3, 3]] * 7, channels=PAPERS_CHANNELS)
 # The spaces on which predictions are held against a traced training step, with patch and batch.
 TRUTH = {
     "paper": (SearchSpace.paper(), (96, 96, 96), 2),
     "anisotropic": (ANISOTROPIC, (32, 128, 128), 2),
+    "all stages": (ALL_STAGES, (32, 128, 128), 2),
     "2d": (IN_PLANE, (256, 256), 6),
     "full resolution": (FULL_RESOLUTION, (40, 56, 40), 2),
     "tiny": (TINY, (16, 16, 16), 2),

@@ -28,7 +28,9 @@ def search(demo_environment, capsys):
     def run(*arguments, dataset="999", configuration="3d_fullres", fold="0", memory="1GB", plans=PLANS):
         before = files()
         sizes = ["--candidates", "2", "--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
-        words = [dataset, configuration, fold, "--memory", memory, "-p", plans, "--device", "cpu", *sizes]
+        words = [dataset, configuration, fold, "-p", plans, "--device", "cpu", *sizes]
+        words += ["--memory", memory] if memory else []
+        words += ["--tolerance", memory] if memory == "1GB" else []  # a budget that everything meets
         words += ["--run", "in_error", *arguments]  # a name that no other test takes
         assert main(words) == 1
         captured = capsys.readouterr()
@@ -185,9 +187,52 @@ def test_a_budget_that_no_candidate_meets(search):
     assert "no architecture has memory" in line and "in this search space it is" in line
 
 
-@pytest.mark.parametrize("budget", ["5", "-3GB", "many"])
-def test_a_budget_without_a_unit(search, budget):
-    assert "write a positive number with a unit" in search(f"--memory={budget}")
+def test_an_impossible_budget_is_refused_before_the_super_net_is_loaded(search, monkeypatch):
+    def load(self):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("nnunet_hypersegnas.nnunet.search_run.SuperNetSearch.load_super_net", load)
+    line = search(memory="10KB")
+    assert "budget 10KB: no architecture has memory" in line and "hsnas_space DATASET CONFIGURATION --memory" in line
+    with pytest.raises(AssertionError, match="loaded"):
+        search(memory="9MB")
+
+
+@pytest.mark.parametrize("words", [["own"], []])
+def test_what_nnunets_own_network_takes_is_no_budget_for_so_small_a_space(search, words):
+    """Without a budget the plans' own network's memory is searched, and half of it."""
+    line = search(*(f"--memory={word}" for word in words), memory=None)
+    assert "budget own: no architecture has memory" in line and ("budget 50pct: no" in line) == (not words)
+
+
+def test_budgets_of_the_block_are_searched_where_none_is_asked_for(search, edited):
+    edited(f"{PLANS}.json", lambda p: p["configurations"]["3d_fullres"]["hypersegnas"].update(memory=["11KB", "200%"]))
+    line = search(memory=None)
+    assert "budget 11KB: no architecture has memory" in line and "budget 200pct: no architecture" in line
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("5", "write a size with its unit"),
+        ("-3GB", "write a size with its unit"),
+        ("0%", "write a percentage above 0"),
+        ("many", "no plans many"),
+    ],
+)
+def test_a_budget_that_is_none(search, budget, message):
+    assert message in search(f"--memory={budget}")
+
+
+def test_budgets_of_one_name(search):
+    assert "would have one name in the plans" in search("--memory", "own", "OWN")
+
+
+def test_own_is_no_budget_for_plans_of_a_searched_network(search, edited):
+    network = {"network_class_name": "nnunet_hypersegnas.architectures.SearchedNet"}
+    edited(f"{PLANS}.json", lambda p: p["configurations"]["3d_fullres"]["architecture"].update(network))
+    line = search(memory="50%")
+    assert "the budget 'own' is what nnU-Net's own network takes, but the network of plans" in line
 
 
 def test_plans_that_exist_are_not_overwritten(search, demo_environment):
@@ -282,11 +327,6 @@ def test_a_full_disk_damages_nothing(demo_environment, capsys):
     assert not plans.exists() and not temporary.is_symlink()
     assert main(words) == 0  # with room again, the same command goes on
     assert json.loads(plans.read_text())["plans_name"] == plans.stem
-
-
-def test_no_budget_at_all(capsys):
-    assert main(["4", "3d_fullres", "0"]) == 1
-    assert "no budget: give --memory, --max-params, --max-flops or --max-latency" in capsys.readouterr().err
 
 
 def test_usage_errors_exit_with_2(capsys):

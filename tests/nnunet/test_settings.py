@@ -139,7 +139,7 @@ def test_the_space_comes_from_the_plans():
 
 
 def test_a_patch_that_the_scales_do_not_divide_is_refused_before_training():
-    kwargs = {"strides": [[1] * 3] + [[2] * 3] * 3, "kernel_sizes": [[3] * 3] * 4}
+    kwargs = {"strides": [[1] * 3] + [[2] * 3] * 3, "kernel_sizes": [[3] * 3] * 4, "features_per_stage": [4] * 4}
     configuration = {"architecture": {"arch_kwargs": kwargs}, "patch_size": [32, 36, 32]}
     with pytest.raises(SetupError, match=r"is not divisible by \[8, 8, 8\].*\[32, 40, 32\]"):
         _settings().space(configuration)

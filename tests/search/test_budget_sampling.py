@@ -10,10 +10,12 @@ from nnunet_hypersegnas.space import (
     Architecture,
     ArchitectureError,
     SearchSpace,
+    largest,
     rng_for,
     sample_codes,
     to_architectures,
     to_codes,
+    u_net,
 )
 from tests.cost.truth import TRUTH, setup_for
 from tests.spaces import TINY
@@ -76,6 +78,25 @@ def test_the_same_arguments_give_the_same_and_another_seed_others():
     limits = memory(1.00e9, 1.05e9)
     assert (take(limits, 30) == take(limits, 30)).all()
     assert set(to_architectures(take(limits, 30))) != set(to_architectures(take(limits, 30, seed=1)))
+
+
+def test_named_architectures_come_first_where_they_meet_the_limits():
+    first = [largest(PAPER), u_net(PAPER), u_net(PAPER)]
+    too_large, fitting, _ = MODEL.predict(to_codes(first)).memory_bytes
+    limits = memory(fitting - 0.03e9, fitting + 0.03e9)
+    assert too_large > fitting + 0.03e9
+
+    def sampler(first):
+        return BudgetSampler(PAPER, MODEL.predict, limits, 0, first)
+
+    found = to_architectures(sampler(first).take(40))
+    assert found[0] == u_net(PAPER) and len(set(found)) == 40
+    assert (limits.distance(MODEL.predict(to_codes(found))) == 0).all()
+    one_by_one = sampler(first)
+    given = to_architectures(np.concatenate([one_by_one.take(1), one_by_one.take(20)]))
+    assert given[0] == u_net(PAPER) and len(set(given)) == 21
+    assert u_net(PAPER) not in to_architectures(sampler([]).take(40))
+    assert found == to_architectures(sampler(first).take(40))
 
 
 def test_further_ones_are_new():

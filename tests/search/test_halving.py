@@ -17,6 +17,7 @@ from nnunet_hypersegnas.search import (
     climb,
     gather,
     pareto_front,
+    refine,
     winner,
 )
 from nnunet_hypersegnas.space import rng_for, sample
@@ -45,7 +46,7 @@ class Fixed:
     report = ()
 
     def __init__(self, *generations):
-        self.given, self.seen = generations, []
+        self.given, self.seen, self.near = generations, [], {}
 
     def generations(self):
         return [len(generation) for generation in self.given]
@@ -53,6 +54,9 @@ class Fixed:
     def source(self, generation, candidates):
         self.seen.append([c.standing for c in candidates])
         return self.given[generation]
+
+    def neighbours(self, number, candidates):
+        return self.near.get(number)
 
 
 def contest(label, *generations, limits=WIDE):
@@ -102,6 +106,39 @@ def test_the_best_of_each_rung_climb():
     ranked = sorted(only.candidates, key=lambda c: c.standing)
     assert [RANK[c.architecture] for c in ranked] == [12, 13, 14, 15, 11, 10, *range(9, -1, -1)]
     assert len(ranked) == 16
+
+
+def test_seeded_candidates_climb_whatever_their_scores():
+    only = contest("b", ARCHITECTURES[:16])
+    only.seeded = frozenset({ARCHITECTURES[0], ARCHITECTURES[15], ARCHITECTURES[20]})  # the worst, the best, and none
+    evaluations = search([only])
+    seeded = {ARCHITECTURES[0]}
+    assert evaluations.asked == [
+        ("patches 3", set(ARCHITECTURES[:16])),
+        ("crops 2", set(ARCHITECTURES[10:16]) | seeded),
+        ("fine-tuning 5", set(ARCHITECTURES[12:16]) | seeded),
+        ("fine-tuning 40", {ARCHITECTURES[12], ARCHITECTURES[15]} | seeded),
+    ]
+    assert winner(only.budget, [only], RUNGS[-1]).architecture == ARCHITECTURES[0]
+
+
+def test_neighbours_of_the_best_are_fine_tuned_round_by_round():
+    only, without = contest("b", ARCHITECTURES[:8]), contest("c", ARCHITECTURES[8:16])
+    only.strategy.near = {1: ARCHITECTURES[16:20], 2: ARCHITECTURES[20:24]}
+    evaluations = search([only, without])
+    refine([only, without], RUNGS, 0, draw, evaluations)
+    assert len(evaluations.asked) == len(RUNGS)
+    refine([only, without], RUNGS, 1, draw, evaluations)
+    first = set(ARCHITECTURES[16:20])
+    assert evaluations.asked[len(RUNGS) :] == [
+        *[(rung.name, first) for rung in RUNGS[:3]],
+        ("fine-tuning 40", {ARCHITECTURES[16], ARCHITECTURES[17]}),  # the best of them when fine-tuned
+    ]
+    assert len(only.candidates) == 12 and len(without.candidates) == 8
+    meter = Meter(lambda rank: 2000 if rank == 22 else 90)
+    only.strategy.near = {1: ARCHITECTURES[20:24]}
+    refine([only], RUNGS, 1, draw, evaluations, meter)
+    assert evaluations.asked[-4][1] == {ARCHITECTURES[i] for i in (20, 21, 23)} and meter.measured == [20, 21, 22, 23]
 
 
 def test_the_order_of_candidates_and_answers_does_not_change_the_result():

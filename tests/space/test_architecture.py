@@ -52,7 +52,7 @@ def test_exhaustive_round_trip_over_a_tiny_space():
 
 
 def test_pruning_is_exact_on_a_larger_space():
-    edges = SearchSpace.from_stages([[1, 1]] * 3, [[3, 3]] * 3, layers=4).edges
+    edges = SearchSpace.from_stages([[1, 1]] * 3, [[3, 3]] * 3, [2] * 3, layers=4).edges
     rng = np.random.default_rng(0)
     n_pruned = 0
     for _ in range(40):
@@ -162,7 +162,8 @@ def test_u_net_goes_down_and_up_once_with_skips_across(space):
 
 @pytest.mark.parametrize(("layers", "n_scales"), [(12, 4), (6, 4), (4, 3), (2, 2)])
 def test_u_net_has_a_skip_at_each_scale(layers, n_scales):
-    architecture = u_net(SearchSpace.from_stages([[1, 1, 1]] * n_scales, [[3, 3, 3]] * n_scales, layers=layers))
+    stages = [[1, 1, 1]] * n_scales, [[3, 3, 3]] * n_scales
+    architecture = u_net(SearchSpace.from_stages(*stages, [2] * n_scales, layers=layers))
     skips = [edge.source for *_, edge, operation in architecture.active() if operation is Operation.SKIP]
     assert set(skips) == set(range(n_scales - 1))
     assert architecture.stems == (0,)
@@ -174,6 +175,6 @@ def test_u_net_of_a_tiny_space_written_down():
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_u_net_of_a_single_scale_is_a_chain_of_convolutions(layers):
-    space = SearchSpace.from_stages([[1, 1, 1]], [[3, 3, 3]], layers=layers)
+    space = SearchSpace.from_stages([[1, 1, 1]], [[3, 3, 3]], [2], layers=layers)
     assert u_net(space).codes == largest(space).codes == ((2,),) * layers
     assert smallest(space).codes == ((1,),) * layers

@@ -1,4 +1,4 @@
-"""The architectures that come as JSON, and folding onto fewer scales."""
+"""Architectures that go by a name in every space, and folding onto fewer scales."""
 
 import pytest
 
@@ -15,15 +15,29 @@ from nnunet_hypersegnas.space import (
     u_net,
     u_net_parallel_skips,
 )
+from tests.spaces import PLANE, STEM_STRIDE, TINY
 
 SPACE = SearchSpace.paper()
 MAKERS = {"largest": largest, "smallest": smallest, "unet": u_net, "unet_parallel_skips": u_net_parallel_skips}
 
 
-def test_the_files_hold_what_their_names_say():
+@pytest.mark.parametrize("space", [SPACE, STEM_STRIDE, PLANE, TINY])
+def test_names_stand_for_an_architecture_in_any_space(space):
     assert names_of_architectures() == sorted(MAKERS)
     for name, make in MAKERS.items():
-        assert named_architecture(name) == make(SPACE)
+        architecture = named_architecture(name, space)
+        assert architecture == make(space)
+        assert (architecture.n_layers, architecture.n_scales) == (space.layers, space.n_scales)
+
+
+def test_in_the_papers_space_they_are_those_of_earlier_versions():
+    ids = {name: named_architecture(name, SPACE).id for name in MAKERS}
+    assert ids == {
+        "largest": "e050f30be2",
+        "smallest": "14043b8880",
+        "unet": "3589bb0279",
+        "unet_parallel_skips": "9512a04a74",
+    }
 
 
 def test_parallel_skips_leave_the_u_nets_convolutions_as_they_are():

@@ -32,7 +32,7 @@ def test_every_sample_is_feasible_and_uses_all_layers(space):
 
 
 def test_edges_and_operations_are_drawn_with_uniform_likelihood():
-    space = SearchSpace.from_stages([[1, 1, 1]] + [[2, 2, 2]] * 3, [[3, 3, 3]] * 4, layers=1)
+    space = SearchSpace.from_stages([[1, 1, 1]] + [[2, 2, 2]] * 3, [[3, 3, 3]] * 4, layers=1, channels=[2] * 4)
     rng = np.random.default_rng(0)
     codes = np.array([sample(space, rng).codes[0] for _ in range(4000)])  # one layer: nothing is pruned
     assert np.abs((codes > 0).mean(0) - 0.5).max() < 0.03

@@ -20,34 +20,72 @@ def test_edges_are_dints_columns():
     assert (list(kinds).count(0), list(kinds).count(1), list(kinds).count(-1)) == (4, 3, 3)
 
 
-@pytest.mark.parametrize(
-    ("n_stages", "stem", "n_scales"), [(2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 2, 4), (6, 2, 4), (7, 2, 4)]
-)
-def test_self_configuration_rule(n_stages, stem, n_scales):
+def stages(n_stages):
+    """Strides, kernels and features of nnU-Net's stages."""
     strides = [[1, 1, 1]] + [[2, 2, 2]] * (n_stages - 1)
-    space = SearchSpace.from_stages(strides, [[3, 3, 3]] * n_stages)
-    assert space.n_scales == n_scales
-    assert space.strides[0] == (stem,) * 3
-    assert space.channels == (32, 64, 128, 256)[:n_scales]
-    assert space.finest_is_full_resolution == (stem == 1)
-    assert space.layers == 12
+    return strides, [[3, 3, 3]] * n_stages, [min(320, 32 << stage) for stage in range(n_stages)]
+
+
+@pytest.mark.parametrize("n_stages", range(1, 8))
+def test_by_default_the_scales_are_all_stages_from_full_resolution(n_stages):
+    space = SearchSpace.from_stages(*stages(n_stages))
+    assert space.n_scales == n_stages and space.layers == 12
+    assert space.finest_is_full_resolution and set(space.strides[1:]) <= {(2, 2, 2)}
+    assert space.channels == (32, 64, 128, 256, 320, 320, 320)[:n_stages]
+
+
+@pytest.mark.parametrize(("layers", "n_stages", "n_scales"), [(12, 8, 7), (12, 9, 7), (14, 8, 8), (4, 6, 3), (1, 6, 1)])
+def test_layers_can_go_down_and_up_again_through_so_many_scales(layers, n_stages, n_scales):
+    space = SearchSpace.from_stages(*stages(n_stages), layers=layers)
+    assert space.n_scales == n_scales and space.finest_is_full_resolution
+    assert space.channels == tuple(stages(n_stages)[2][:n_scales])
+
+
+@pytest.mark.parametrize(("n_stages", "stem"), [(4, 1), (5, 2), (6, 2), (7, 2)])
+def test_fewer_scales_than_stages_start_at_half_resolution(n_stages, stem):
+    """As in the paper, and in all earlier versions."""
+    strides, kernels, features = stages(n_stages)
+    by_channels = SearchSpace.from_stages(strides, kernels, features, channels=(32, 64, 128, 256))
+    assert by_channels.strides == ((stem,) * 3,) + ((2, 2, 2),) * 3
+    assert by_channels == SearchSpace.from_stages(strides, kernels, features, n_scales=4)
+    assert by_channels.finest_is_full_resolution == (stem == 1)
+
+
+def test_full_resolution_can_be_asked_for_and_left_out():
+    fine = SearchSpace.from_stages(*stages(6), channels=(8, 16), full_resolution=True)
+    assert fine.strides == ((1, 1, 1), (2, 2, 2)) and fine.channels == (8, 16)
+    coarse = SearchSpace.from_stages(*stages(6), full_resolution=False)
+    assert coarse.strides == ((2, 2, 2),) * 5 and coarse.channels == (32, 64, 128, 256, 320)
+    with pytest.raises(SearchSpaceError, match="6 scales are asked for, the plans have 5 stages below full resolution"):
+        SearchSpace.from_stages(*stages(6), n_scales=6, full_resolution=False)
+
+
+@pytest.mark.parametrize("features", [[], [32, 64, 128, 256, 320]])
+def test_without_features_channels_have_to_be_named(features):
+    strides, kernels, _ = stages(6)
+    with pytest.raises(SearchSpaceError, match=f"features of {len(features)} stages, 6 scales need as many; name the"):
+        SearchSpace.from_stages(strides, kernels, features)
+    assert SearchSpace.from_stages(strides, kernels, features, channels=[4] * 6).channels == (4,) * 6
 
 
 def test_scales_follow_anisotropic_plans():
     strides = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]
     kernels = [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
-    space = SearchSpace.from_stages(strides, kernels)
+    space = SearchSpace.from_stages(strides, kernels, [2] * 6)
+    assert space.cumulative_strides == ((1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16), (4, 32, 32))
+    assert space.kernel_sizes == tuple(map(tuple, kernels))
+    space = SearchSpace.from_stages(strides, kernels, n_scales=4, channels=[2] * 4)
     assert space.cumulative_strides == ((1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16))
     assert space.kernel_sizes == ((1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 
 
 def test_depth_width_and_scales_can_be_overridden():
-    strides, kernels = [[1, 1]] + [[2, 2]] * 5, [[3, 3]] * 6
+    strides, kernels, features = [[1, 1]] + [[2, 2]] * 5, [[3, 3]] * 6, [4] * 6
     space = SearchSpace.from_stages(strides, kernels, layers=7, channels=(8, 16), n_scales=2)
     assert (space.layers, space.channels, space.dimension, space.strides) == (7, (8, 16), 2, ((2, 2), (2, 2)))
-    assert SearchSpace.from_stages(strides, kernels, n_scales=6).finest_is_full_resolution
+    assert SearchSpace.from_stages(strides, kernels, features, n_scales=6).finest_is_full_resolution
     with pytest.raises(SearchSpaceError, match="7 scales are asked for, the plans have 6 stages"):
-        SearchSpace.from_stages(strides, kernels, n_scales=7)
+        SearchSpace.from_stages(strides, kernels, features, n_scales=7)
     with pytest.raises(SearchSpaceError, match="channels, strides and kernel_sizes describe 2, 3 and 3 scales"):
         SearchSpace.from_stages(strides, kernels, channels=(8, 16), n_scales=3)
     with pytest.raises(SearchSpaceError, match="6 strides and 5 kernel sizes"):
