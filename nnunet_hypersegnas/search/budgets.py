@@ -80,8 +80,18 @@ class MemoryTarget:
             networks: bytes of tensors that the networks take which budgets may name.
             count: what a device counts where tensors take so many bytes. A share is one of the tensors, since what the
                 device adds, as CUDA's context, is the same for all networks.
+
+        Raises:
+            SizeError: it is relative to a network that is not among them.
         """
-        return float(self.bytes) if self.bytes is not None else count(self.share * networks[str(self.network)])
+        if self.bytes is not None:
+            return float(self.bytes)
+        if self.network is None or self.network not in networks:
+            raise SizeError(
+                f"{_short(self.text)} is no memory size, and no network of this name is known here; write "
+                "a size with its unit, as in 5GB"
+            )
+        return count(self.share * networks[self.network])
 
 
 def networks_in(memory: Sequence[str]) -> list[str]:

@@ -129,7 +129,7 @@ def test_a_space_is_proposed_that_holds_budgets_and_written_with_them(planned, t
     channels = proposed["space"]["channels"]
     assert all(0.1 <= quantile <= 0.9 for quantile in proposed["quantiles"].values())
     words = f"--layers {proposed['space']['layers']} --channels {' '.join(map(str, channels))} --full-resolution"
-    assert f"Proposed: {words}" in printed and f"{', '.join(budgets)}: outside 10% to 90%" in printed
+    assert f"Proposed: {words}" in printed and f"{', '.join(budgets)} lie outside the range of 10%" in printed
     block = json.loads((planned / "Mine.json").read_text())["configurations"]["3d_fullres"]["hypersegnas"]
     assert block["memory"] == budgets and block["channels"] == channels and block["full_resolution"] is True
     assert main(["998", "3d_fullres", "-p", "Mine", "--device", "cpu"]) == 0  # with the block's budgets

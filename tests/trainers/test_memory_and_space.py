@@ -64,7 +64,7 @@ def test_the_log_says_where_budgets_lie_and_warns_of_those_that_lie_badly(make_t
     trainer = make_trainer({**SHORT, "memory": ["own", middle, low]})
     trainer.on_train_start()
     log = log_of(trainer)
-    assert re.search(rf"Budget {middle}: more than [45]\d% of the networks drawn need", log)
+    assert re.search(rf"Budget {middle} is more than [45]\d% of the networks drawn need", log)
     assert re.search(rf"WARNING: budget {low} is more than [1-4]% of the networks drawn need", log)
     assert re.search(
         r"WARNING: budget own cannot be met: no architecture has memory .* in this search space it is", log
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_without_a_limit(make_trainer
 
 
 def test_a_limit_that_hardly_any_sub_net_meets_is_refused_before_training(make_trainer):
-    with pytest.raises(MemoryLimitError, match="leaves 0% of the sub-nets that are drawn"):
+    with pytest.raises(MemoryLimitError, match="only 0% of the sub-nets drawn can be trained"):
         make_trainer({**SHORT, "memory_limit": "1KB"}).on_train_start()
 
 
@@ -215,12 +215,12 @@ def as_of_an_earlier_default(path):
     """Let a checkpoint say that its space was its version's default: no size of it is in its settings."""
     checkpoint = torch.load(path, weights_only=False)
     settings = checkpoint["hypersegnas"]["settings"]
-    settings |= {"layers": 12, "channels": None, "scales": None}
+    settings |= {"channels": None, "scales": None}
     for key in ("memory", "memory_limit", "full_resolution"):
         settings.pop(key, None)
     checkpoint["hypersegnas"].pop("memory_limit", None)
     block = checkpoint["init_args"]["plans"]["configurations"]["3d_fullres"]["hypersegnas"]
-    for key in ("layers", "channels", "full_resolution"):
+    for key in ("channels", "full_resolution"):
         block.pop(key, None)
     torch.save(checkpoint, path)
 
@@ -232,8 +232,11 @@ def test_a_super_net_of_an_earlier_default_space_is_continued_and_searched_in_it
     with pytest.raises(ZeroDivisionError):
         first.run_training()
     as_of_an_earlier_default(checkpoint_of(first, "checkpoint_latest.pth"))
-    assert make_trainer(OPEN).space != first.space
-    continued = make_trainer(OPEN, resume=True)
+    left_open = {key: value for key, value in SHORT.items() if key != "channels"}
+    assert make_trainer(left_open).space != first.space
+    with pytest.raises(CheckpointError, match=r"trained with search space .* restore the plans"):
+        make_trainer({**left_open, "full_resolution": True}, resume=True)  # which says otherwise
+    continued = make_trainer(left_open, resume=True)
     assert continued.space == first.space and drawn(continued) == drawn(first)
     continued.run_training()
     as_of_an_earlier_default(checkpoint_of(continued))
