@@ -131,7 +131,7 @@ def test_a_report_holds_what_is_done_with_its_command(tmp_path):
     [
         (["nowhere"], "is no task of the Medical Segmentation Decathlon"),
         (["Task999_Synthetic", "--memory", "much"], "'much' is no memory size"),
-        (["Task999_Synthetic", "--memory", "1MB", "1 MB"], "names a size twice"),
+        (["Task999_Synthetic", "--memory", "1MB", "1 MB"], "would have one name in the plans"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(task, monkeypatch, capsys, words, message):

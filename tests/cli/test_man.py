@@ -16,7 +16,7 @@ from nnunet_hypersegnas.evaluation.images import read_geometry
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
-from nnunet_hypersegnas.space import largest, u_net
+from nnunet_hypersegnas.space import SearchSpace, largest, u_net
 from tests.conftest import run
 
 PLANS, TRAINER = "HyperSegNASDemoSupernet", "HyperSegNASSupernetTrainerAnnealMAN"
@@ -149,11 +149,13 @@ def test_an_unfinished_and_saturated_man(demo_environment, edited_checkpoint, tm
         (["-tr", "HyperSegNASSupernetTrainerVanilla"], "no checkpoint at"),
         (["-p", "None"], "no plans None"),
         (["--architectures", "unet", "missing.json"], "there is no missing.json"),
-        (["--architectures", "unet", "unet"], "has 12 layers and 4 scales, the search space has 3 and 3"),
+        (["--architectures", "unet", "paper.json"], "has 12 layers and 4 scales, the search space has 3 and 3"),
         (["--stride", "0"], "0 is not a positive number"),
     ],
 )
-def test_bad_arguments(demo_environment, super_net_fold, tmp_path, words, message, capsys):
+def test_bad_arguments(demo_environment, super_net_fold, tmp_path, words, message, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "paper.json", u_net(SearchSpace.paper()).to_json())
     try:
         code = main([*WORDS, "--output", str(tmp_path / "none"), *words])
     except SystemExit as usage:
