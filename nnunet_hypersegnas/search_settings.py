@@ -35,5 +35,10 @@ class SearchSettings:
     validation_cases: int | None = None
     seed: int = 0
 
+    @property
+    def refinement_rounds(self) -> int:
+        """Rounds of refinement that take place: the strategy that draws at random has none."""
+        return self.refinements if self.strategy == "evolution" else 0
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -264,7 +264,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
                 self.grad_scaler.load_state_dict(state)
             self.print_to_log_file(self.out_of_memory.skipped(self.iteration, sub_net, error))
             result = {"loss": None}
-        if result["loss"] is None and self.device.type == "cuda":
+        if result["loss"] is None and self.device.type == "cuda":  # here the error no longer holds the step's tensors
             torch.cuda.empty_cache()
         self.iteration += 1
         return result

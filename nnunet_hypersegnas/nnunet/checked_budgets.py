@@ -44,7 +44,7 @@ def checked_budgets(
     """
     counting = memory_counting(dataset, model, device_type, metric)
     found = MemoryBudgets.of(dataset, device_type, counting, memory, at_most, tolerance=tolerance, around=around)
-    if surely := surely_unmet(model, found):
+    if surely := surely_unmet(model, found, unmet_as_counted(model, found)):
         raise BudgetError(
             f"{'; '.join(f'budget {label}: {reason}' for label, reason in surely.items())}. Choose other budgets, or a "
             "space that holds them: hsnas_space DATASET CONFIGURATION --memory BUDGET ... proposes one"
@@ -52,14 +52,18 @@ def checked_budgets(
     return found
 
 
-def surely_unmet(model: CostModel, found: MemoryBudgets) -> dict[str, str]:
-    """Return the budgets that no network of a space meets, by label, each with the reason.
+def unmet_as_counted(model: CostModel, found: MemoryBudgets) -> dict[str, str]:
+    """Return the budgets that no network of a space meets as memory is counted, by label, each with the reason."""
+    return unmet_budgets(model.space, found.counting.expected(model.predict), found.budgets)
 
-    By an estimate of what a device adds to the tensors, these are the ones that cannot be met on any device.
+
+def surely_unmet(model: CostModel, found: MemoryBudgets, unmet: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the unmet budgets that no counting could save.
+
+    Where memory is counted by an estimate of what a device adds to the tensors, these are the ones that cannot be met
+    on any device.
     """
-    unmet = unmet_budgets(model.space, found.counting.expected(model.predict), found.budgets)
     if not unmet or not found.counting.is_estimate:
-        return unmet
-    least = found.counting.at_least()
-    again = unmet_budgets(model.space, least.expected(model.predict), found.counted_by(least).budgets)
+        return dict(unmet)
+    again = unmet_as_counted(model, found.counted_by(found.counting.at_least()))
     return {label: reason for label, reason in unmet.items() if label in again}

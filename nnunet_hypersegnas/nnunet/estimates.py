@@ -165,7 +165,7 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
     ]
     if not run.transfer:
         iterations = settings.epochs * settings.iterations_per_epoch
-        rounds = 1 + (search.refinements if search.strategy == "evolution" else 0)
+        tunings = (1 + search.refinement_rounds) * search.finalists
         found += [
             Estimate(
                 step="super-net",
@@ -175,7 +175,7 @@ def estimates(run: MsdRun, dataset: PreprocessedDataset, probed: Probe, search: 
             Estimate(
                 step="search",
                 seconds=len(run.memory) * probed.patch_s * _scored_patches(search, rungs),
-                disk_bytes=len(run.memory) * rounds * search.finalists * WEIGHT_BYTES * probed.network_parameters,
+                disk_bytes=len(run.memory) * tunings * WEIGHT_BYTES * probed.network_parameters,
             ),
         ]
     fold_s = epochs * STOCK_ITERATIONS * probed.network_step_s + validation * case_s
@@ -241,7 +241,7 @@ def _scored_patches(search: SearchSettings, rungs: Sequence[Rung]) -> float:
     """Return what a budget's evaluations cost in scored patches, a trained one counted as three."""
     climbing = sum(rung.keep * rung.cost_patches for rung in rungs)
     tuning = sum(rung.keep * rung.cost_patches for rung in rungs if rung.way is Way.FINE_TUNING)
-    return climbing + (search.refinements * tuning if search.strategy == "evolution" else 0)
+    return climbing + search.refinement_rounds * tuning
 
 
 def _checkpoint_bytes(parameters: int, optimizer: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,8 +38,8 @@ class MemoryLimit:
     origin: str
 
     @classmethod
-    def none(cls, origin: str = "no limit") -> MemoryLimit:
-        return cls(limit_bytes=None, memory=None, origin=origin)
+    def none(cls) -> MemoryLimit:
+        return cls(limit_bytes=None, memory=None, origin="no limit")
 
     @classmethod
     def at_start(
@@ -132,7 +132,7 @@ class OutOfMemoryRunError(MemoryLimitError):
 class OutOfMemory:
     """Counts the steps in a row for which the device had no memory."""
 
-    in_a_row: int = field(default=0)
+    in_a_row: int = 0
 
     @staticmethod
     def caused(error: RuntimeError) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from nnunet_hypersegnas.cost import CostModel
-from nnunet_hypersegnas.nnunet.checked_budgets import surely_unmet
+from nnunet_hypersegnas.nnunet.checked_budgets import surely_unmet, unmet_as_counted
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
 from nnunet_hypersegnas.nnunet.memory_counting import memory_counting
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.space_costs import SpaceCosts
-from nnunet_hypersegnas.search import COMFORTABLE, OWN, BudgetError, quantile_of, unmet_budgets
+from nnunet_hypersegnas.search import COMFORTABLE, OWN, BudgetError, quantile_of
 from nnunet_hypersegnas.space import SearchSpace
 
 
@@ -35,8 +35,8 @@ def space_report(
     counting = memory_counting(dataset, model, device_type)
     known = {} if costs.own is None else {OWN: costs.own}
     found = MemoryBudgets.of(dataset, device_type, counting, settings.memory, known=known)
-    unmet = unmet_budgets(space, counting.expected(model.predict), found.budgets)
-    if len(surely := surely_unmet(model, found)) == len(found.budgets):
+    unmet = unmet_as_counted(model, found)
+    if len(surely := surely_unmet(model, found, unmet)) == len(found.budgets):
         raise BudgetError(
             f"the plans name budgets that no network of this search space meets: {'; '.join(surely.values())}; "
             "hsnas_space DATASET CONFIGURATION --memory BUDGET ... proposes a space that holds them"

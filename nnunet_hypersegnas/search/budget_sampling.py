@@ -50,6 +50,16 @@ def possible_range(space: SearchSpace, predict: Predict, quantity: Quantity) -> 
     return Interval(lowest, max(_climb(codes, predict, quantity) for codes in full))
 
 
+def out_of_range(quantity: Quantity, wanted: Interval, possible: Interval) -> str | None:
+    """Return why no architecture has a cost that is wanted, given what is possible; None where some may have it."""
+    if wanted.high >= possible.low and wanted.low <= possible.high:
+        return None
+    return (
+        f"no architecture has {Limits({quantity: wanted})}: in this search space it is "
+        f"{quantity.format(possible.low)} to {quantity.format(possible.high)}"
+    )
+
+
 def _climb(codes: np.ndarray, predict: Predict, quantity: Quantity) -> float:
     """Return the cost that exchanging one edge's operation at a time leads up to."""
     highest = predict(codes[None]).of(quantity)[0]
@@ -92,11 +102,8 @@ class BudgetSampler:
         met = {}
         for quantity, interval in limits:
             possible = possible_range(space, predict, quantity)
-            if interval.high < possible.low or interval.low > possible.high:
-                raise BudgetError(
-                    f"no architecture has {Limits({quantity: interval})}: in this search space it is "
-                    f"{quantity.format(possible.low)} to {quantity.format(possible.high)}"
-                )
+            if reason := out_of_range(quantity, interval, possible):
+                raise BudgetError(reason)
             met[quantity] = Interval(max(interval.low, possible.low), min(interval.high, possible.high))
         self.bins = Limits(met).bins(BINS)
         self.uniform = self.tuned = self.walked = 0

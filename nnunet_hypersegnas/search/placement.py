@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_hypersegnas.cost import PredictedCosts, Quantity
-from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, Predict, possible_range
+from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, Predict, out_of_range, possible_range
 from nnunet_hypersegnas.search.budgets import Budget
-from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
+from nnunet_hypersegnas.search.limits import BudgetError, Interval
 from nnunet_hypersegnas.space import SearchSpace, rng_for, sample_codes
 
 DRAWN = 4000  # architectures that quantiles are of
@@ -94,12 +94,8 @@ def unmet_budgets(space: SearchSpace, predict: Predict, budgets: Sequence[Budget
                 continue
             if quantity not in ranges:
                 ranges[quantity] = possible_range(space, predict, quantity)
-            possible = ranges[quantity]
-            if interval.high < possible.low or interval.low > possible.high:
-                unmet[budget.label] = (
-                    f"no architecture has {Limits({quantity: interval})}: in this search space it is "
-                    f"{quantity.format(possible.low)} to {quantity.format(possible.high)}"
-                )
+            if reason := out_of_range(quantity, interval, ranges[quantity]):
+                unmet[budget.label] = reason
     return unmet
 
 
