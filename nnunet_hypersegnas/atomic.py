@@ -1,24 +1,119 @@
-"""Files that are either there whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that are either there whole or not at all: written under a temporary name, then renamed.
+
+A temporary name is NAME.TOKEN.tmp, with a random token, since process ids repeat in containers. Whoever writes under it
+holds an flock on it until it is done, and the system releases that when the process ends, however it ends. So what
+nobody holds was left by a process that was killed, and whoever writes the same file next removes it, as does `sweep`.
+Where a file system has no such locks (a folder's on NFS, for example), nothing counts as left over.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"(?P<name>.+)\.([0-9a-f]{16}|[0-9]+)\.tmp", re.DOTALL)  # earlier versions took the process id
 
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s place on success and is removed on error."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Yield a temporary file beside `path`; it takes `path`'s place on success and is removed on error."""
+    sweep(path.parent, path.name)
+    temporary, held = _claim(path, _make_file)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(held)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, for whoever fills it to rename; it is removed where it was not renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, path.name)
+    temporary, held = _claim(path, _make_folder)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(held)
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes have left under temporary names, and nothing that a living one writes.
+
+    Args:
+        folder: in which they lie, not below it; it need not exist.
+        name: of the file or folder that was to be written; None for any.
+    """
+    with suppress(FileNotFoundError):
+        for entry in list(os.scandir(folder)):
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and name in (None, match["name"]):
+                _remove_unless_held(Path(entry.path))
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, if need be, and a file in it that is removed at once.
+
+    Raises:
+        OSError: why that cannot be done, for example PermissionError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary, held = _claim(folder / "writable", _make_file)
+    temporary.unlink()
+    os.close(held)
+
+
+def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """Make a temporary file or folder beside `path`, and return it with the descriptor that holds it."""
+    while True:
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+        held = make(temporary)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        # Another process may have swept it before it was held.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(temporary), os.fstat(held)):
+                return temporary, held
+        os.close(held)
+
+
+def _make_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _make_folder(path: Path) -> int:
+    while True:
+        path.mkdir()
+        with suppress(FileNotFoundError):  # swept already
+            return os.open(path, os.O_RDONLY)
+
+
+def _remove_unless_held(path: Path) -> None:
+    try:
+        held = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except OSError:  # removed meanwhile, or not ours to remove
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:  # held by whoever writes it, no locks here, or not ours to remove
+        pass
+    finally:
+        os.close(held)
 
 
 def write_text(path: Path, text: str) -> None:

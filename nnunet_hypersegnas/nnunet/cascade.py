@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_hypersegnas.atomic import temporary_folder
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 
@@ -104,13 +104,10 @@ class FirstStage:
         target = self.under(plans_name)
         if not self.files() or self._is_copied_to(target):
             return
-        unfinished = target.folder.with_name(f"{target.folder.name}.{os.getpid()}.tmp")
-        try:
-            shutil.copytree(self.folder, unfinished)
+        with temporary_folder(target.folder) as copy:
+            shutil.copytree(self.folder, copy, dirs_exist_ok=True)
             shutil.rmtree(target.folder, ignore_errors=True)
-            unfinished.rename(target.folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            copy.rename(target.folder)
 
     def _is_copied_to(self, other: FirstStage) -> bool:
         if other == self:

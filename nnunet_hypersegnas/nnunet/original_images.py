@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
 
-from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.atomic import temporary_folder
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 
 # The LPS of ITK, where the affine of a NIfTI file is in RAS.
@@ -60,14 +60,10 @@ def write_on_original(values: np.ndarray, properties: Mapping[str, Any], path: P
         path: of a .nii.gz file.
     """
     image = _image(values, properties)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as temporary:
-        whole = temporary.with_name(f"{temporary.name}.nii.gz")  # ITK goes by the ending
-        try:
-            sitk.WriteImage(image, str(whole), useCompression=True)
-            os.replace(whole, temporary)
-        finally:
-            whole.unlink(missing_ok=True)
+    with temporary_folder(path) as folder:
+        whole = folder / path.name  # ITK goes by the ending, which a temporary file's name has not
+        sitk.WriteImage(image, str(whole), useCompression=True)
+        os.replace(whole, path)
 
 
 def _image(values: np.ndarray, properties: Mapping[str, Any]) -> sitk.Image:
