@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
         around=search.around,
         metric=MemoryMetric(search.memory_metric) if search.memory_metric else None,
         plans=args.p,
-        plans_name=args.plans or (f"HyperSegNAS_{Path(args.transfer).stem}" if args.transfer else DEFAULT_PLANS_NAME),
+        plans_name=args.plans or _transferred_name(args.transfer) or DEFAULT_PLANS_NAME,
         transfer=args.transfer,
         supernet_trainer=args.supernet_trainer,
         trainer=args.tr,
@@ -138,6 +138,11 @@ def run(args: argparse.Namespace) -> None:
         print(f"\nPredictions: {final}")
         if msd_task(wanted.task):
             print(f"  submit: hsnas_msd_submission {final} --data {args.folder.resolve().parent} -o {name}.zip")
+
+
+def _transferred_name(architecture: str | None) -> str | None:
+    """Return the name of plans with an architecture that a file or a name stands for."""
+    return architecture and f"HyperSegNAS_{Path(architecture).name.removesuffix('.json')}"
 
 
 def _let_nnunet_find_trainers() -> None:

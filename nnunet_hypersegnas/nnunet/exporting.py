@@ -22,6 +22,7 @@ from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.atomic import write_json, written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cascade import network_input
+from nnunet_hypersegnas.nnunet.case_files import is_preprocessed
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 
 INPUT, OUTPUT = "image", "logits"
@@ -111,10 +112,8 @@ class TrainedNetwork:
         Raises:
             ExportError: there is no such case.
         """
-        cases = self.dataset.cases()
-        if case not in cases.identifiers:
-            raise ExportError(f"no preprocessed case {case!r} in {self.dataset.data_folder}; name another with --case")
-        data, _, prediction, _ = cases.load_case(case)
+        check_case(self.dataset, case)
+        data, _, prediction, _ = self.dataset.cases().load_case(case)
         seen = network_input(
             np.asarray(data[:]),
             None if prediction is None else np.asarray(prediction[:]),
@@ -162,9 +161,9 @@ class _SideBySide(nn.Module):
 
 def _write_program(program: torch.export.ExportedProgram, path: Path) -> Callable[[Tensor], Tensor]:
     with written_atomically(path) as temporary:
-        renamed = temporary.with_suffix(".pt2")  # torch insists on the suffix
-        torch.export.save(program, renamed)
-        renamed.rename(temporary)
+        content = io.BytesIO()  # of a file, torch would insist on the suffix
+        torch.export.save(program, content)
+        temporary.write_bytes(content.getbuffer())
     return torch.export.load(path).module()
 
 
@@ -208,8 +207,7 @@ def export(trained: TrainedNetwork, folder: Path, formats: Sequence[str], case: 
     description = folder / f"{trained.name}.json"
     if taken := [str(path) for path in (*paths.values(), description) if path.exists()]:
         raise ExportError(f"{', '.join(taken)} exist already; choose another folder with -o, or remove them")
-    if case not in trained.dataset.cases().identifiers:
-        raise ExportError(f"no preprocessed case {case!r} in {trained.dataset.data_folder}; name another with --case")
+    check_case(trained.dataset, case)
     folder.mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, *trained.patch_shape)
     with _quietly():
@@ -228,6 +226,12 @@ def export(trained: TrainedNetwork, folder: Path, formats: Sequence[str], case: 
     }
     write_json(description, {**describe(trained), "files": files})
     return description, found
+
+
+def check_case(dataset: PreprocessedDataset, case: str) -> None:
+    """Raise ExportError unless nnU-Net can load a preprocessed case."""
+    if not is_preprocessed(dataset, case):
+        raise ExportError(f"no preprocessed case {case!r} in {dataset.data_folder}; name another with --case")
 
 
 def _checked(trained: TrainedNetwork, exported: Callable[[Tensor], Tensor], path: Path, case: str) -> Parity:

@@ -6,21 +6,21 @@ They are cut once and kept in files that every worker maps into its memory, so t
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.atomic import temporary_folder, write_json
+from nnunet_hypersegnas.json_files import read_object
 from nnunet_hypersegnas.nnunet.cascade import network_input
+from nnunet_hypersegnas.nnunet.case_files import case_files, is_preprocessed
 from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
 from nnunet_hypersegnas.nnunet.digests import digest
 
 MAX_SIDE_MM = 192.0
-INDEX = "cases.json"
+INDEX = "cases.json"  # the cases' ids; the files have their numbers in it for names, since ids can be anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def scoring_cases(dataset: PreprocessedDataset, fold: int, max_cases: int | None
     keys = dataset.validation_cases(fold)
     if max_cases is not None and max_cases < len(keys):
         keys = [keys[i] for i in np.linspace(0, len(keys) - 1, max_cases).round().astype(int)]
-    if missing := sorted(set(keys) - set(dataset.cases().identifiers)):
+    if missing := sorted(key for key in set(keys) if not is_preprocessed(dataset, key)):
         raise DatasetError(
             f"validation cases of fold {fold} are not preprocessed ({', '.join(missing[:3])}, {len(missing)} in all); "
             "run nnUNetv2_preprocess again"
@@ -53,16 +53,15 @@ def scoring_cases(dataset: PreprocessedDataset, fold: int, max_cases: int | None
 
 
 def crops_name(dataset: PreprocessedDataset, cases: Sequence[str]) -> str:
-    """Return the name of a folder for the crops of some cases: another one where their files have changed."""
-    first_stage = dataset.first_stage
-    paths = [*sorted(dataset.data_folder.iterdir()), *(first_stage.files() if first_stage else [])]
-    wanted = set(cases)
+    """Return the name of a folder for the crops of some cases: another one where anything they are cut from changed."""
     files = [
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-        for path in paths
-        if path.name.split(".")[0].removesuffix("_seg") in wanted
+        (path.parent.name, path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in case_files(dataset, cases)
     ]
-    return f"crops_{digest(files, list(dataset.configuration.patch_size))}"
+    # Labels can change without the cases' files: some are ignored, and on a cascade each has a channel.
+    described = dataset.data_folder.with_name("dataset.json")
+    labels = read_object(described).get("labels") if described.exists() else None
+    return f"crops_{digest(list(cases), files, labels, list(dataset.configuration.patch_size), MAX_SIDE_MM)}"
 
 
 def keep_validation_crops(
@@ -81,14 +80,12 @@ def keep_validation_crops(
 
 
 def _keep(folder: Path, dataset: PreprocessedDataset, fold: int, keys: Sequence[str]) -> None:
-    # Under another name until all are there, so that a folder of that name is complete.
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    unfinished.mkdir(parents=True)
-    try:
-        names = []
+    with temporary_folder(folder) as unfinished:
+        names: list[str] = []
         for crop in _cut(dataset, keys):
-            np.save(unfinished / f"{crop.case}.npy", crop.image)
-            np.save(unfinished / f"{crop.case}_labels.npy", crop.labels)
+            image, labels = _files(len(names))
+            np.save(unfinished / image, crop.image)
+            np.save(unfinished / labels, crop.labels)
             names.append(crop.case)
         if not names:
             raise DatasetError(f"no validation case of fold {fold} has foreground; search on another fold")
@@ -98,8 +95,10 @@ def _keep(folder: Path, dataset: PreprocessedDataset, fold: int, keys: Sequence[
         except OSError:
             if not folder.exists():  # another search has written the same ones in the meantime
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _files(number: int) -> tuple[str, str]:
+    return f"{number}_image.npy", f"{number}_labels.npy"
 
 
 def read_validation_crops(folder: Path) -> list[ValidationCrop]:
@@ -109,19 +108,19 @@ def read_validation_crops(folder: Path) -> list[ValidationCrop]:
         DatasetError: they are not all there.
     """
 
-    def mapped(name: str) -> np.ndarray:
-        return np.load(folder / name, mmap_mode="c")  # torch takes no memory that cannot be written
-
     try:
         names = json.loads((folder / INDEX).read_text())
-        return [
-            ValidationCrop(case=case, image=mapped(f"{case}.npy"), labels=mapped(f"{case}_labels.npy"))
-            for case in names
-        ]
-    except (FileNotFoundError, ValueError) as error:
+        return [_mapped(folder, number, case) for number, case in enumerate(names)]
+    except (FileNotFoundError, EOFError, ValueError, TypeError) as error:
         raise DatasetError(
             f"the validation crops in {folder} are not complete ({error}); delete that folder, and search again"
         ) from error
+
+
+def _mapped(folder: Path, number: int, case: str) -> ValidationCrop:
+    # torch takes no memory that cannot be written
+    image, labels = (np.load(folder / name, mmap_mode="c") for name in _files(number))
+    return ValidationCrop(case=case, image=image, labels=labels)
 
 
 def _cut(dataset: PreprocessedDataset, keys: Sequence[str]) -> Iterator[ValidationCrop]:

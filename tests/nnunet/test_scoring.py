@@ -1,6 +1,8 @@
 """Crops and scores on real preprocessed cases, compared with nnU-Net's own."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
 from nnunet_hypersegnas.nnunet.scoring import CropScorer
 from nnunet_hypersegnas.nnunet.validation_crops import (
     ValidationCrop,
+    crops_name,
     foreground_box,
     keep_validation_crops,
     read_validation_crops,
+    scoring_cases,
 )
 
 CPU = torch.device("cpu")
@@ -45,6 +49,62 @@ def test_crops_hold_the_foreground_of_the_folds_validation_cases(dataset, load_c
         patch = dataset.configuration.patch_size
         assert all(a >= min(b, c) for a, b, c in zip(crop.labels.shape, patch, seg[0].shape, strict=True))
     assert [crop.case for crop in load_crops(1)] == [crops[0].case]
+
+
+AWKWARD = ["sub-01.ses.1", "sub-02.ses.1", "a", "a_labels", "b_seg"]
+
+
+@pytest.fixture
+def awkward(demo_environment):
+    """The demo's cases under ids that hold dots, and that end like the names of files."""
+    source = demo_environment.preprocessed
+    folder = source.parent / "Dataset996_Awkward"
+    plans = json.loads((source / "HyperSegNASDemoSupernet.json").read_text()) | {"dataset_name": folder.name}
+    data = source / plans["configurations"]["3d_fullres"]["data_identifier"]
+    (folder / data.name).mkdir(parents=True)
+    for new, old in zip(AWKWARD, sorted(data.glob("*.pkl")), strict=False):
+        for ending in (".b2nd", "_seg.b2nd", ".pkl"):
+            shutil.copy(data / f"{old.name.removesuffix('.pkl')}{ending}", folder / data.name / f"{new}{ending}")
+    shutil.copy(source / "dataset.json", folder)
+    (folder / "HyperSegNASDemoSupernet.json").write_text(json.dumps(plans))
+    (folder / "splits_final.json").write_text(json.dumps([{"train": [], "val": AWKWARD}]))
+    yield PreprocessedDataset.find("996", "HyperSegNASDemoSupernet", "3d_fullres")
+    shutil.rmtree(folder)
+
+
+def test_crops_of_cases_with_any_id_are_their_own(awkward, tmp_path):
+    crops = keep_validation_crops(tmp_path / "crops", awkward, 0)
+    assert [crop.case for crop in crops] == AWKWARD
+    for crop in crops:
+        _, seg, *_ = awkward.cases().load_case(crop.case)
+        assert crop.image.ndim == 4 and (crop.labels > 0).sum() == (seg[0] > 0).sum()
+    (awkward.data_folder / "b_seg.pkl").unlink()
+    with pytest.raises(DatasetError, match=r"are not preprocessed \(b_seg, 1 in all\)"):
+        scoring_cases(awkward, 0)
+
+
+def test_crops_are_cut_anew_where_anything_they_are_cut_from_changed(awkward):
+    def named(*cases):
+        return crops_name(awkward, cases)
+
+    before = named("sub-01.ses.1")
+    assert len({before, named("sub-02.ses.1"), named("sub-01.ses.1", "sub-02.ses.1"), named("a"), named("b_seg")}) == 5
+    for ending in (".b2nd", "_seg.b2nd", ".pkl"):
+        file = awkward.data_folder / f"sub-01.ses.1{ending}"
+        stat = file.stat()
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        assert named("sub-01.ses.1") != before
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert named("sub-01.ses.1") == before
+    alone = named("a")
+    (awkward.data_folder / "a_labels.b2nd").write_bytes(b"another case's")
+    assert named("a") == alone
+    described = json.loads((awkward.folder / "dataset.json").read_text())
+    (awkward.folder / "dataset.json").write_text(json.dumps(described | {"description": "says nothing of the crops"}))
+    assert named("sub-01.ses.1") == before
+    described["labels"]["ignore"] = 3
+    (awkward.folder / "dataset.json").write_text(json.dumps(described))
+    assert named("sub-01.ses.1") != before
 
 
 @pytest.mark.parametrize(
@@ -106,9 +166,15 @@ def test_crops_are_mapped_into_memory_and_kept_once(dataset, load_crops, tmp_pat
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     load_crops(1)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    next(folder.glob("*_labels.npy")).unlink()
-    with pytest.raises(DatasetError, match="are not complete"):
-        read_validation_crops(folder)
+    labels = next(folder.glob("*_labels.npy"))
+    for spoil in (
+        lambda: labels.write_bytes(labels.read_bytes()[:100]),
+        lambda: labels.write_bytes(b""),
+        labels.unlink,
+    ):
+        spoil()
+        with pytest.raises(DatasetError, match="are not complete"):
+            read_validation_crops(folder)
 
 
 def test_a_fold_without_foreground_is_refused(dataset, load_crops, tmp_path, monkeypatch):
