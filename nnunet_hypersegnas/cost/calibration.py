@@ -8,15 +8,40 @@ call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from nnunet_hypersegnas.cost.cost_model import CostError, PredictedCosts
+from nnunet_hypersegnas.json_files import check
 
+MEMORY_COEFFICIENTS = 2  # an offset and a scale
+LATENCY_COEFFICIENTS = 3  # of a call, a multiply-add and a byte
 FEWEST_NETWORKS = 6  # twice the coefficients of the latency, below which residuals say nothing
+
+
+class _FitRecord(TypedDict):
+    coefficients: list[float]
+    median_error: float
+    worst_error: float
+
+
+class _ConditionsRecord(TypedDict):
+    device: str
+    driver: str
+    torch: str
+    plans: str
+
+
+class _CalibrationRecord(TypedDict):
+    conditions: _ConditionsRecord
+    memory_bytes: dict[str, _FitRecord]
+    latency_ms: _FitRecord
+    networks: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +117,16 @@ class Fit:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Fit:
-        return cls(**{**value, "coefficients": tuple(value["coefficients"])})
+    def from_json(cls, value: Mapping[str, Any], coefficients: int) -> Fit:
+        """Read what `to_json` gives.
+
+        Raises:
+            CostError: it has not that many coefficients, or some that are not finite.
+        """
+        found = value["coefficients"]
+        if len(found) != coefficients or not all(map(math.isfinite, found)):
+            raise CostError(f"a fit needs {coefficients} finite coefficients, it has {found}")
+        return cls(coefficients=tuple(found), median_error=value["median_error"], worst_error=value["worst_error"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +194,14 @@ class Calibration:
         """Read what `to_json` gives.
 
         Raises:
-            KeyError, TypeError: it is something else.
+            JsonFileError: it is something else.
+            CostError: a fit has another number of coefficients than its formula.
         """
+        check(value, _CalibrationRecord, "its content is wrong")
         return cls(
             conditions=Conditions(**value["conditions"]),
-            memory={name: Fit.from_json(fit) for name, fit in value["memory_bytes"].items()},
-            latency_ms=Fit.from_json(value["latency_ms"]),
+            memory={name: Fit.from_json(fit, MEMORY_COEFFICIENTS) for name, fit in value["memory_bytes"].items()},
+            latency_ms=Fit.from_json(value["latency_ms"], LATENCY_COEFFICIENTS),
             networks=value["networks"],
         )
 

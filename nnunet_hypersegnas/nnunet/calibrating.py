@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 from pathlib import Path
 
 import torch
 
-from nnunet_hypersegnas.cost import Calibration, Conditions, CostModel, Fit, Quantity
+from nnunet_hypersegnas.cost import Calibration, Conditions, CostError, CostModel, Fit, Quantity
 from nnunet_hypersegnas.cost.measuring import MemoryMetric
 from nnunet_hypersegnas.cost.nvml import driver_version
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.json_files import JsonFileError, read_object
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.metering import LoggedMeter
 from nnunet_hypersegnas.search import BudgetSampler, Limits, Progress, possible_range
@@ -52,13 +52,15 @@ def read_calibration(path: Path, now: Conditions, metric: MemoryMetric | None) -
     """Read a calibration for use under the conditions of now.
 
     Raises:
-        CalibrationError: it is none, holds for other conditions, or lacks the metric.
+        JsonFileError: it holds no JSON object.
+        CalibrationError: it is not a calibration, holds for other conditions, or lacks the metric.
     """
     anew = "calibrate anew with hsnas_calibrate --overwrite"
+    content = read_object(path, anew)
     try:
-        calibration = Calibration.from_json(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CalibrationError(f"{path} is no calibration ({type(error).__name__}: {error}); {anew}") from error
+        calibration = Calibration.from_json(content)
+    except (JsonFileError, CostError) as error:
+        raise CalibrationError(f"{path} is no calibration ({error}); {anew}") from error
     if differences := calibration.conditions.differences(now):
         raise CalibrationError(f"the calibration {path} is stale: {'; '.join(differences)}; {anew}")
     if metric and metric.value not in calibration.memory:

@@ -10,7 +10,7 @@ from typing import Any
 import nnunet_hypersegnas
 from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.nnunet.dataset import read_json
+from nnunet_hypersegnas.json_files import read_object
 
 FORMAT = 1
 SUB_NETS = "sub_nets"  # key of a list that is too long to be shown where it differs
@@ -29,7 +29,7 @@ def begin_or_go_on(file: Path, record: Mapping[str, Any], what: str, error: type
     if not file.exists():
         write_json(file, {"format": FORMAT, "package_version": nnunet_hypersegnas.__version__, **now})
         return
-    before = read_json(file)
+    before = read_object(file)
     changes = [
         f"other sub-nets ({len(before.get(key) or [])} then, {len(now[key])} now)"
         if key == SUB_NETS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
+from nnunet_hypersegnas.nnunet.nnunet_files import (
+    check_configuration,
+    read_dataset_json,
+    read_plans_file,
+    read_splits,
+)
 
 NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")  # other JSON files beside the plans
 
@@ -47,6 +52,7 @@ class PreprocessedDataset:
 
         Raises:
             DatasetError: naming what is missing or wrong, and the command that mends it.
+            JsonFileError: its plans or its dataset.json hold something else than nnU-Net's do.
             CascadeError: the configuration is a cascade's second stage, and predictions of the first one are missing.
             SettingsError: and its `hypersegnas` block is wrong.
         """
@@ -66,11 +72,12 @@ class PreprocessedDataset:
                 f"plans {plans_name} have no configuration {configuration!r}; they have "
                 f"{', '.join(plans['configurations'])}"
             )
+        check_configuration(plans, configuration)
         found = cls(
             name=name,
             plans=plans,
             configuration_name=configuration,
-            dataset_json=read_json(folder / "dataset.json"),
+            dataset_json=read_dataset_json(folder / "dataset.json"),
         )
         if preprocessed and (not found.data_folder.is_dir() or not any(found.data_folder.iterdir())):
             raise DatasetError(
@@ -133,7 +140,7 @@ class PreprocessedDataset:
         path = self.folder / "splits_final.json"
         if not path.exists():
             raise DatasetError(f"no {path}; nnU-Net writes it when a training starts, so train the super-net first")
-        splits = json.loads(path.read_text())
+        splits = read_splits(path)
         if not 0 <= fold < len(splits):
             raise DatasetError(f"fold {fold} does not exist; {path.name} has folds 0 to {len(splits) - 1}")
         return list(splits[fold]["val"])
@@ -181,39 +188,20 @@ def read_plans(folder: Path, plans_name: str) -> dict[str, Any]:
     """Read a plans file of a data set's preprocessed folder.
 
     Raises:
-        DatasetError: the file is missing or no plans file.
+        DatasetError: there are no plans of that name.
+        JsonFileError: the file is not an nnU-Net plans file.
     """
     path = folder / f"{plans_name}.json"
     if not path.exists():
         known = sorted(p.stem for p in folder.glob("*.json") if p.stem not in NO_PLANS)
         raise DatasetError(f"no plans {plans_name} in {folder}; there are {', '.join(known) or 'none'}")
-    plans = read_json(path)
-    if not is_plans(plans):
-        raise DatasetError(f"{path} is no nnU-Net plans file")
-    return plans
+    return read_plans_file(path)
 
 
 def is_plans(value: Mapping[str, Any]) -> bool:
     """Whether the content of a JSON file looks like nnU-Net's plans."""
     needed = {"dataset_name", "plans_name", "configurations"} <= set(value)
     return needed and isinstance(value["configurations"], dict)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds a JSON object.
-
-    Raises:
-        DatasetError: the file is missing or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DatasetError(f"there is no {path}") from None
-    except ValueError as error:  # no JSON, or no text at all
-        raise DatasetError(f"{path} is no JSON ({error}); restore it") from error
-    if not isinstance(value, dict):
-        raise DatasetError(f"{path} holds a {type(value).__name__}, a JSON object is needed; restore it")
-    return value
 
 
 def _hashable(value: Any) -> Any:

@@ -7,10 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
 from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.cost.measuring import MeasuredMemory, MeasuringError, MemoryMetric
+from nnunet_hypersegnas.json_files import check
 from nnunet_hypersegnas.search import MeasurementLog
 from nnunet_hypersegnas.space import Architecture
+
+
+class _MemoryRecord(TypedDict):
+    fits: bool
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+    nvml_bytes: int | None
+
+
+class _CostsRecord(TypedDict):
+    memory: _MemoryRecord | None
+    latency_ms: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +59,12 @@ class MeasuredCosts:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> MeasuredCosts:
+        """Read what `to_json` gives.
+
+        Raises:
+            JsonFileError: it is something else.
+        """
+        check(value, _CostsRecord, "they are not costs")
         memory = value["memory"]
         return cls(memory=MeasuredMemory.from_json(memory) if memory else None, latency_ms=value["latency_ms"])
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.json_files import check_lines
 from nnunet_hypersegnas.space import Architecture
 
-
-class LogError(HyperSegNASError):
-    """A log that holds something else."""
+MOST_NAMED = 3
 
 
 class _Recordable(Protocol):
@@ -26,15 +25,13 @@ class MeasurementLog(Generic[V]):
     """Values, such as costs, by stage and architecture in an append-only JSON-lines file.
 
     A stage's name holds everything its values depend on (device, versions, plans, ...), so a run with other
-    arguments can share the file and never reads a value that does not apply.
+    arguments can share the file and never reads a value that does not apply. A damaged line costs its own value alone:
+    it is named in a warning and stays in the file, and what it held is measured again.
 
     Args:
         path: the file; it appears with the first value.
         name: what the values are called in it.
         read: makes a value of what its `to_json` gave.
-
-    Raises:
-        LogError: naming the first line that is no measurement.
     """
 
     def __init__(self, path: Path, name: str, read: Callable[[Mapping[str, Any]], V]) -> None:
@@ -43,15 +40,20 @@ class MeasurementLog(Generic[V]):
         if not path.exists():
             return
         self._drop_torn_line()
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            try:
-                record = json.loads(line)
-                self._values[record["stage"], record["architecture"]["id"]] = read(record[name])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise LogError(
-                    f"line {number} of {path} holds no {name} of an architecture ({type(error).__name__}: {error}); "
-                    "delete that line, and it is measured again"
-                ) from error
+        with path.open("rb") as file:
+            entries, faults = check_lines(file, lambda record: self._entry(record, read))
+        self._values = dict(entries)
+        if faults:
+            named = "; ".join(f"line {number}: {faults[number]}" for number in list(faults)[:MOST_NAMED])
+            logging.getLogger(__name__).warning(
+                "%s has %d damaged line(s), whose values are measured again (%s)", path, len(faults), named
+            )
+
+    def _entry(self, record: Mapping[str, Any], read: Callable[[Mapping[str, Any]], V]) -> tuple[tuple[str, str], V]:
+        stage, architecture = record["stage"], record["architecture"]["id"]
+        if not isinstance(stage, str) or not isinstance(architecture, str):
+            raise TypeError("stage and id of the architecture have to be text")
+        return (stage, architecture), read(record[self.name])
 
     def get(self, stage: str, architecture: Architecture) -> V | None:
         return self._values.get((stage, architecture.id))

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from typing_extensions import Required, TypedDict  # pydantic needs these before Python 3.12
+
+from nnunet_hypersegnas.json_files import check
+
 Dsc = Mapping[str, float]  # by label or region
+
+
+class _ScoreRecord(TypedDict, total=False):
+    dsc_by_label: Required[dict[str, float | None]]
+    dsc_by_case: dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,12 @@ class Score:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Score:
+        """Read what `to_json` gives.
+
+        Raises:
+            JsonFileError: it is something else.
+        """
+        check(value, _ScoreRecord, "it is not a score")
         return cls(
             dsc_by_label=_all_from_json(value["dsc_by_label"]),
             dsc_by_case={case: _all_from_json(values) for case, values in value.get("dsc_by_case", {}).items()},

@@ -12,8 +12,9 @@ from typing import Any
 
 from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
-from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.fold_training import FoldJob, FoldState
+from nnunet_hypersegnas.nnunet.nnunet_files import read_plans_file
 from nnunet_hypersegnas.nnunet.plans import check_plans_name
 from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import CheckpointError, SuperNetRecord
@@ -74,7 +75,7 @@ class Entry:
         """Return what stands in the way: other plans under the copy's name, or checkpoints of other settings."""
         found = []
         if self.copied_plans and self.plans_file.exists():
-            there = read_json(self.plans_file)
+            there = read_plans_file(self.plans_file)
             if there != json.loads(json.dumps(self.model.dataset.plans)):
                 found.append(
                     f"{self.plans_file} is there already and is not the ablation's copy of the plans with seed "

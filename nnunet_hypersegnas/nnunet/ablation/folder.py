@@ -49,7 +49,10 @@ class SubNetScore:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SubNetScore:
-        return cls(score=Score.from_json(value), seconds_per_volume=value["seconds_per_volume"])
+        score, seconds = Score.from_json(value), value["seconds_per_volume"]
+        if not isinstance(seconds, int | float):
+            raise TypeError(f"seconds_per_volume is {seconds!r}, needed is a number")
+        return cls(score=score, seconds_per_volume=seconds)
 
 
 class AblationFolder:

@@ -20,9 +20,10 @@ from nnunet_hypersegnas.nnunet.cascade import CascadeError
 from nnunet_hypersegnas.nnunet.correlation.errors import CorrelationError
 from nnunet_hypersegnas.nnunet.correlation.sub_nets import RankedNet
 from nnunet_hypersegnas.nnunet.cross_validation import ChangedPlansError, CrossValidation
-from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.discovery import TRAINER
 from nnunet_hypersegnas.nnunet.fold_training import FoldJob, FoldState, missing_jobs, state_of
+from nnunet_hypersegnas.nnunet.nnunet_files import read_plans_file
 from nnunet_hypersegnas.nnunet.plans import PROVENANCE, check_plans_name, searched_plans
 from nnunet_hypersegnas.nnunet.settings import BLOCK
 from nnunet_hypersegnas.search import Score
@@ -94,7 +95,7 @@ class FromScratch:
             base: with the super-net's plans.
         """
         found = []
-        if self.plans_file.exists() and _what_trains(read_json(self.plans_file)) != _what_trains(
+        if self.plans_file.exists() and _what_trains(read_plans_file(self.plans_file)) != _what_trains(
             self.model.dataset.plans
         ):
             found.append(
