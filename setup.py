@@ -44,6 +44,7 @@ setup(
         "SimpleITK>=2.2.1",
         "numpy>=1.24",
         "acvl-utils>=0.2.6,<0.3",
+        "nibabel>=5",
         "nvidia-ml-py>=12",  # the maintained distribution of pynvml
         "filelock",
         "matplotlib",

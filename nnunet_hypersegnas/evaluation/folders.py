@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
+from nnunet_hypersegnas.errors import MOST_SHOWN, FaultsError, HyperSegNASError, abbreviated
+from nnunet_hypersegnas.evaluation.images import ENDINGS
 from nnunet_hypersegnas.evaluation.scoring import Pair
-
-ENDINGS = (".nii.gz", ".nrrd", ".mha", ".nii", ".gipl", ".tif", ".tiff", ".png", ".bmp")
 
 
 class FoldersError(HyperSegNASError):
@@ -45,8 +44,12 @@ def cases_in(folder: Path, ending: str) -> list[str]:
 
 def name_some(cases: Collection[str], most: int = 5) -> str:
     """Name cases, and count them where they are many."""
-    shown = ", ".join(sorted(cases)[:most])
+    shown = ", ".join(name if _is_short(name) else abbreviated(name) for name in sorted(cases)[:most])
     return shown if len(cases) <= most else f"{len(cases)} cases: {shown}, ..."
+
+
+def _is_short(name: str) -> bool:
+    return name.isprintable() and len(name) <= MOST_SHOWN
 
 
 def pairs_in(predictions: Path, references: Path, *, chill: bool = False) -> list[Pair]:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_hypersegnas.errors import FaultsError
-from nnunet_hypersegnas.evaluation.images import Segmentation, UnreadableImageError, label_faults, read_segmentation
+from nnunet_hypersegnas.evaluation.images import Segmentation, label_faults, read_segmentation
 from nnunet_hypersegnas.evaluation.pool import in_processes
 from nnunet_hypersegnas.evaluation.structures import LabelSet, Structure
 from nnunet_hypersegnas.evaluation.surfaces import surface_dice
+from nnunet_hypersegnas.evaluation.unreadable import UnreadableImageError
 
 MM3_PER_ML = 1000.0
 NNUNETS_SPACING = (1.0, 1.0, 1.0)  # of what has none
@@ -109,7 +110,7 @@ def score_pair(pair: Pair, scoring: Scoring) -> tuple[list[Score], list[str]]:
     if len(found) == 2:
         differences = found["reference"].geometry.differences(found["prediction"].geometry)
         faults += [f"prediction {pair.prediction} has {difference}" for difference in differences]
-        spacing_mm = next((s.spacing_mm for s in (found["reference"], found["prediction"]) if s.has_spacing), None)
+        spacing_mm = found["reference"].geometry.spacing_mm(found["prediction"].geometry)
         if spacing_mm is None and scoring.tolerance_mm is not None:
             faults.append(
                 f"neither {pair.reference} nor {pair.prediction} has a voxel size, for the tolerance in mm: no "
@@ -118,12 +119,13 @@ def score_pair(pair: Pair, scoring: Scoring) -> tuple[list[Score], list[str]]:
     if faults:
         return [], faults
     truth, guess = found["reference"].labels, found["prediction"].labels
-    return _scores(pair, truth, guess, spacing_mm or NNUNETS_SPACING, scoring), []
+    return _scores(pair, truth, guess, (spacing_mm or NNUNETS_SPACING)[::-1], scoring), []
 
 
 def _scores(
     pair: Pair, truth: np.ndarray, guess: np.ndarray, spacing_mm: tuple[float, ...], scoring: Scoring
 ) -> list[Score]:
+    """Score label maps of shape (Z, Y, X), with the voxel size along these axes."""
     if scoring.labels and scoring.labels.ignored is not None:
         counts = truth != scoring.labels.ignored
         truth, guess = np.where(counts, truth, 0), np.where(counts, guess, 0)

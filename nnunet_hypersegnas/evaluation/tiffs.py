@@ -3,47 +3,77 @@
 from __future__ import annotations
 
 import json
-from math import nan
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
+from nnunet_hypersegnas.evaluation.geometry import Geometry, Placement
+from nnunet_hypersegnas.evaluation.unreadable import (
+    CutOffError,
+    UnreadableImageError,
+    because,
+    by,
+    check_holds_labels,
+    check_is_file,
+)
+
 ENDINGS = (".tif", ".tiff")
-UNKNOWN = (nan, nan, nan)
+MOST_EXPANSION = 1 << 16  # bytes that a byte of the file can stand for, generously, with any of TIFF's compressions
 
 
-class TiffError(Exception):
-    """A file that is missing, cut off or no segmentation, or a wrong file beside it."""
-
-
-def read_tiff(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
     """Read a stack of slices, or one slice.
 
     Returns:
-        Labels of shape (Z, Y, X), and the size of a voxel along these axes, in mm: that of `CASE.json`; NaN where
-        there is no such file, as beside nnU-Net's copies of the labels; of a single slice 1, as in other pictures.
+        Labels of shape (Z, Y, X), and their geometry. A stack's voxel size is that of `CASE.json`, and not known where
+        there is no such file, as beside nnU-Net's copies of the labels; that of a single slice is 1, as in other
+        pictures.
 
     Raises:
-        TiffError: saying what is wrong.
+        CutOffError: the file promises more than it can hold.
+        UnreadableImageError: the file is missing or no label map, or the one beside it states no voxel size.
     """
+    size = check_is_file(path)
     try:
-        labels = np.asarray(tifffile.imread(path))
-    except FileNotFoundError:
-        raise TiffError("it is not there") from None
+        with _quiet(), tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            check_holds_labels(tuple(series.shape), np.dtype(series.dtype))
+            if prod(series.shape) * np.dtype(series.dtype).itemsize > size * MOST_EXPANSION:
+                raise CutOffError
+            labels = np.asarray(series.asarray())
+    except UnreadableImageError:
+        raise
     except Exception as error:  # tifffile raises what its decoders do
-        raise TiffError(f"it cannot be read ({type(error).__name__}: {error})") from error
-    if labels.ndim == 2:
-        return labels[None], (1.0, 1.0, 1.0)
-    if labels.ndim != 3:
-        raise TiffError(f"it has {labels.ndim} axes, a stack of slices has 3")
-    beside = path.with_suffix(".json")
-    if not beside.exists():
-        return labels, UNKNOWN
+        raise because(f"{type(error).__name__}: {error}") from error
+    placement = Placement((1.0, 1.0, 1.0)) if labels.ndim == 2 else _placement(path.with_suffix(".json"))
+    labels = labels[None] if labels.ndim == 2 else labels
+    return labels, Geometry(labels.shape[::-1], (placement,))
+
+
+def _placement(beside: Path) -> Placement:
+    if not beside.is_file():
+        return Placement(None)
     try:
         spacing_mm = tuple(map(float, json.loads(beside.read_text())["spacing"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise TiffError(f"{beside} has no spacing ({type(error).__name__}: {error})") from error
+        raise UnreadableImageError(f"{beside} has no spacing ({type(error).__name__}: {error})") from error
     if len(spacing_mm) != 3 or not all(size > 0 for size in spacing_mm):
-        raise TiffError(f"{beside} has spacing {spacing_mm}; needed are three positive numbers")
-    return labels, spacing_mm
+        raise UnreadableImageError(f"{beside} has spacing {by(spacing_mm)}; needed are three positive numbers")
+    return Placement(spacing_mm[::-1])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile's warnings of a damaged file from the screen: an error says in one line what is wrong."""
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

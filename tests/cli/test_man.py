@@ -12,7 +12,7 @@ import torch
 
 from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.cli.man import main
-from nnunet_hypersegnas.evaluation.images import read_geometry
+from nnunet_hypersegnas.evaluation.nifti import read_header
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
@@ -82,7 +82,7 @@ def test_one_case_from_plans_to_maps(demo_environment, super_net_fold, validatio
     original, statistics = sitk.ReadImage(str(image_file)), json.loads((tmp_path / "maps/statistics.json").read_text())
     for path in maps:
         found = sitk.ReadImage(str(path))
-        assert read_geometry(image_file).differences(read_geometry(path)) == []
+        assert read_header(image_file).geometry.differences(read_header(path).geometry) == []
         assert found.GetPixelID() == sitk.sitkFloat32 and found.GetSize() == original.GetSize()
         values = sitk.GetArrayFromImage(found)
         assert np.isfinite(values).all() and values.min() >= 0 and values.max() > 0

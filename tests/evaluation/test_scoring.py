@@ -10,7 +10,9 @@ import pytest
 from nnunet_hypersegnas.errors import FaultsError
 from nnunet_hypersegnas.evaluation import EmptyReference, LabelsError, LabelSet, Scoring, score_pairs
 from nnunet_hypersegnas.evaluation.folders import FoldersError, pairs_in
-from nnunet_hypersegnas.evaluation.images import UnreadableImageError, check_whole, read_segmentation
+from nnunet_hypersegnas.evaluation.images import read_segmentation
+from nnunet_hypersegnas.evaluation.nifti import check_whole
+from nnunet_hypersegnas.evaluation.unreadable import UnreadableImageError
 from nnunet_hypersegnas.space import rng_for
 from tests.evaluation.conftest import two_boxes, write_image
 

@@ -9,7 +9,8 @@ import tifffile
 from nnunet_hypersegnas.errors import FaultsError
 from nnunet_hypersegnas.evaluation import LabelSet, Scoring, score_pairs
 from nnunet_hypersegnas.evaluation.folders import pairs_in
-from nnunet_hypersegnas.evaluation.images import UnreadableImageError, read_segmentation
+from nnunet_hypersegnas.evaluation.images import read_segmentation
+from nnunet_hypersegnas.evaluation.unreadable import UnreadableImageError
 from tests.evaluation.conftest import two_boxes, write_image
 
 SCORING = Scoring(labels=LabelSet.from_json({"background": 0, "first": 1, "second": 2}), tolerance_mm=1.0)
@@ -41,7 +42,7 @@ def test_a_thin_stack_is_no_picture_in_colours(tmp_path):
     labels = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8) % 3
     write_stack(tmp_path / "a.tif", labels, [5, 1, 2])
     found = read_segmentation(tmp_path / "a.tif")
-    assert np.array_equal(found.labels, labels) and found.spacing_mm == (5, 1, 2)
+    assert np.array_equal(found.labels, labels) and found.geometry.placements[0].spacing_mm == (2, 1, 5)
     write_stack(tmp_path / "slice.tif", labels[0])
     assert read_segmentation(tmp_path / "slice.tif").labels.shape == (1, 8, 8)
 

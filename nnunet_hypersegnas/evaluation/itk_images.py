@@ -1,0 +1,64 @@
+"""NRRD, MetaImage and GIPL files, which ITK reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_hypersegnas.evaluation.geometry import Geometry, in_3d
+from nnunet_hypersegnas.evaluation.unreadable import (
+    UnreadableImageError,
+    because,
+    check_holds_labels,
+    check_is_file,
+)
+
+ENDINGS = (".nrrd", ".mha", ".gipl")
+TYPES = {
+    getattr(sitk, f"sitk{name}"): np.dtype(name.lower())
+    for name in ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float32", "Float64")
+}
+
+
+def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
+    """Read a label map: labels of shape (Z, Y, X), and where they lie.
+
+    Raises:
+        UnreadableImageError: the file is missing or no label map.
+    """
+    reader = _checked_header(path)
+    try:
+        labels = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise _because(error) from error
+    return labels[None] if labels.ndim == 2 else labels, _geometry(reader)
+
+
+def _checked_header(path: Path) -> sitk.ImageFileReader:
+    check_is_file(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _because(error) from error
+    if reader.GetNumberOfComponents() != 1 or reader.GetPixelID() not in TYPES:
+        name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+        raise UnreadableImageError(
+            f"it has {reader.GetNumberOfComponents()} values for each voxel ({name}); a label map has one number"
+        )
+    check_holds_labels(tuple(reader.GetSize()), TYPES[reader.GetPixelID()])
+    return reader
+
+
+def _geometry(reader: sitk.ImageFileReader) -> Geometry:
+    shape, n = tuple(reader.GetSize()), reader.GetDimension()
+    placement = in_3d(reader.GetSpacing(), reader.GetOrigin(), np.array(reader.GetDirection()).reshape(n, n))
+    return Geometry((*shape, 1)[:3], (placement,))
+
+
+def _because(error: RuntimeError) -> UnreadableImageError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return because(lines[-1] if lines else error)
