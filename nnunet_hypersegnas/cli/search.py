@@ -124,7 +124,7 @@ def _lead(
     from nnunet_hypersegnas.environment import environment
     from nnunet_hypersegnas.nnunet.device_measuring import measuring_on
     from nnunet_hypersegnas.nnunet.findings import Findings
-    from nnunet_hypersegnas.search import Lead, open_storage, open_study, storage_errors
+    from nnunet_hypersegnas.search import Lead, open_storage, open_study, reading_errors, storage_errors
 
     started, folder = time.monotonic(), search.folder
     # What is refused is refused before time is spent: first what needs no measuring.
@@ -154,7 +154,8 @@ def _lead(
         crew = _crew(args, search, storage)
         opened = open_storage(url)
         rungs = search.prepare(record)
-        lead = Lead(open_study(opened, record.study, create=True))
+        with reading_errors(url):
+            lead = Lead(open_study(opened, record.study, create=True))
         stack.enter_context(lead.led())
         stack.callback(lambda: lead.release(crew.end()))
         print("\n".join([measuring.note, *budgets.lines()]))

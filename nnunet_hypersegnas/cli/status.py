@@ -25,20 +25,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder
-    from nnunet_hypersegnas.search import open_storage, open_study, storage_errors
-    from nnunet_hypersegnas.search.status import SearchStatus
+    from nnunet_hypersegnas.nnunet.run_folder import RunFolder
+    from nnunet_hypersegnas.search.status import read_status
 
     folder = RunFolder(args.run)
     record = folder.read()
     url = folder.storage_url(args.storage or os.environ.get(STORAGE_VARIABLE) or record.storage)
     folder.check_host(record, url)
-    with storage_errors(url):
-        try:
-            study = open_study(open_storage(url), record.study)
-        except KeyError as error:
-            raise RunError(f"no evaluations of {args.run} yet; try again when the search has begun") from error
-        status = SearchStatus.of(study)
+    status = read_status(url, record.study)
     print(
         f"{record.study}: {status.now}{'' if status.is_led or status.now == 'finished' else ' (nobody leads it now)'}"
     )

@@ -19,7 +19,7 @@ from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles
-from nnunet_hypersegnas.search import SearchSettings, is_sqlite, sqlite_url
+from nnunet_hypersegnas.search import Address, SearchSettings, is_sqlite, sqlite_url, without_password
 
 FORMAT = 1  # of run.json
 
@@ -71,7 +71,9 @@ class RunRecord:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunRecord:
         fields = {key: value[key] for key in value if key not in ("format", "package_version")}
-        return cls(**{**fields, "settings": SearchSettings(**value["settings"])})
+        storage = value["storage"]  # earlier versions left passwords in its query
+        shown = None if storage is None else without_password(storage)
+        return cls(**{**fields, "settings": SearchSettings(**value["settings"]), "storage": shown})
 
     def arguments(self) -> dict[str, Any]:
         """Return, flat, all that has to be the same where a search is continued."""
@@ -98,7 +100,7 @@ class RunFolder:
         self._lock_file = path / "led.lock"
         self.finalists = FinalistFiles(path / "finalists")
 
-    def storage_url(self, storage: str | None) -> str:
+    def storage_url(self, storage: str | None) -> Address:
         return storage or sqlite_url(self.path / "study.db")
 
     def read(self) -> RunRecord:
@@ -175,12 +177,12 @@ class RunFolder:
                 with contextlib.suppress(OSError):
                     self.path.rmdir()
 
-    def check_host(self, record: RunRecord, url: str) -> None:
+    def check_host(self, record: RunRecord, url: Address) -> None:
         """Raise RunError where this machine would share an SQLite file with another one."""
         if record.host != socket.gethostname():
             self.check_shared(url, f"is led on {record.host} and ")
 
-    def check_shared(self, url: str, where: str = "") -> None:
+    def check_shared(self, url: Address, where: str = "") -> None:
         """Raise RunError where several machines would share an SQLite file."""
         if is_sqlite(url):
             raise RunError(

@@ -1,5 +1,6 @@
 """The search (paper section 3.2): which sub-net is best under a budget. No nnU-Net and no torch in here."""
 
+from nnunet_hypersegnas.search.addresses import Address, StorageError, is_sqlite, sqlite_url, without_password
 from nnunet_hypersegnas.search.budget_sampling import BudgetSampler, Predict, possible_range
 from nnunet_hypersegnas.search.budgets import (
     DEFAULT_MEMORY,
@@ -29,14 +30,7 @@ from nnunet_hypersegnas.search.placement import (
 from nnunet_hypersegnas.search.progress import Progress, ProgressBar
 from nnunet_hypersegnas.search.rungs import Rung, Way, rungs_of
 from nnunet_hypersegnas.search.score import Score
-from nnunet_hypersegnas.search.storage import (
-    StorageError,
-    is_sqlite,
-    open_storage,
-    sqlite_url,
-    storage_errors,
-    without_password,
-)
+from nnunet_hypersegnas.search.storage import open_storage, reading_errors, storage_errors
 from nnunet_hypersegnas.search.strategies import Strategy, strategy_of
 from nnunet_hypersegnas.search.working import work
 from nnunet_hypersegnas.search_settings import SearchSettings
@@ -52,6 +46,7 @@ __all__ = [
     "unmet_budgets",
     "DEFAULT_MEMORY",
     "OWN",
+    "Address",
     "Budget",
     "BudgetError",
     "BudgetSampler",
@@ -91,6 +86,7 @@ __all__ = [
     "possible_range",
     "predicted_candidates",
     "refine",
+    "reading_errors",
     "rungs_of",
     "sqlite_url",
     "storage_errors",

@@ -65,6 +65,8 @@ class Lead:
         self._open: dict[Task, FrozenTrial] = {}
         self._nameless_since: dict[int, float] = {}
         self._swept = -SWEEP_S
+        with InterruptsHeldBack():
+            self._refresh()  # what cannot be read is told before anything is done
 
     def evaluate(
         self,

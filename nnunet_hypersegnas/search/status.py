@@ -11,9 +11,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nnunet_hypersegnas.search.evaluations import EVALUATION, RUNG, STAGE, WORKER, Evaluation, last_led
+from nnunet_hypersegnas.search.addresses import Address, StorageError, without_password
+from nnunet_hypersegnas.search.evaluations import EVALUATION, RUNG, STAGE, WORKER, Evaluation, last_led, open_study
 from nnunet_hypersegnas.search.rungs import Rung
-from nnunet_hypersegnas.search.storage import GRACE_S
+from nnunet_hypersegnas.search.storage import GRACE_S, open_storage, reading_errors
 
 RECENT = timedelta(minutes=10)
 
@@ -95,6 +96,27 @@ class SearchStatus:
             per_minute=recent / minutes,
             seconds_left=left,
         )
+
+
+def read_status(address: Address, study: str) -> SearchStatus:
+    """Return how far a search is, by what its storage holds; nothing is made where there is no storage.
+
+    Args:
+        address: of the storage.
+        study: name of the search's study.
+
+    Raises:
+        StorageError: it is not there, cannot be reached, is damaged, or holds no such study.
+    """
+    with reading_errors(address):
+        try:
+            found = open_study(open_storage(address, create=False), study)
+        except KeyError as error:
+            raise StorageError(
+                f"there are no evaluations of {study!r} in {without_password(address)} yet; try again when the search "
+                "has begun"
+            ) from error
+        return SearchStatus.of(found)
 
 
 def _planned(rungs: Sequence[Rung], stage: Mapping[str, Any]) -> Iterator[tuple[Rung, int]]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 import sqlalchemy
@@ -14,18 +14,48 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.search.addresses import (
+    FORMS,
+    Address,
+    StorageError,
+    is_sqlite,
+    parse_address,
+    secrets_in,
+    storage_file,
+    without_password,
+)
 
-JOURNAL = "journal:"
 HEARTBEAT_S = 10
 GRACE_S = 60  # without a heartbeat, after which an evaluation is given to another worker
 SQLITE_TIMEOUT_S = 120  # writers wait for each other
-
-
-class StorageError(HyperSegNASError):
-    """A storage that cannot be reached, or not used that way."""
+CONNECT_TIMEOUT_S = 20  # until a server answers
+MOST_CHARACTERS = 300  # of an address, and of a reason
+RESTORE = "restore it from a copy, or move it away and begin the search anew"
+# What to do about an error: the first class that it is of counts.
+ADVICE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    ((ArgumentError, ProgrammingError), FORMS),
+    (
+        (OperationalError, InterfaceError, OSError),
+        "see that it is there and reachable from this machine. What was evaluated is kept; the same command goes on",
+    ),
+    (
+        ImportError,
+        "install the database's driver, for PostgreSQL with pip install 'nnunet_hypersegnas[postgres]'",
+    ),
+    (RecursionError, RESTORE),
+    (RuntimeError, "use the version of Optuna that made it"),
+    (Exception, RESTORE),
+)
 
 
 class HeartbeatJournal(JournalStorage, BaseHeartbeat):
@@ -37,8 +67,8 @@ class HeartbeatJournal(JournalStorage, BaseHeartbeat):
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._folder = path.with_name(f"{path.name}.heartbeats")
-        self._folder.mkdir(exist_ok=True)
         super().__init__(JournalFileBackend(str(path)))
+        self._folder.mkdir(exist_ok=True)
 
     def record_heartbeat(self, trial_id: int) -> None:
         (self._folder / str(trial_id)).touch()
@@ -53,7 +83,7 @@ class HeartbeatJournal(JournalStorage, BaseHeartbeat):
         }
         stale = []
         for stamp in self._folder.iterdir():
-            if stamp.name == probe.name:
+            if not stamp.name.isdecimal():  # the probe, or what a shared file system leaves of removed files
                 continue
             if int(stamp.name) not in running:
                 stamp.unlink(missing_ok=True)
@@ -68,84 +98,76 @@ class HeartbeatJournal(JournalStorage, BaseHeartbeat):
         return None
 
 
-def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path}"
-
-
-def is_sqlite(url: str) -> bool:
-    return url.startswith("sqlite:")
-
-
-def without_password(url: str) -> str:
-    """Return a storage's address as it may be shown and written into files.
-
-    Raises:
-        StorageError: it is no address of a storage.
-    """
-    if url.startswith(JOURNAL):
-        return url
-    address = _parse(url)
-    return address._replace(password=None).render_as_string() if address.password else url
-
-
-def open_storage(url: str) -> BaseStorage:
+def open_storage(address: Address, *, create: bool = True) -> BaseStorage:
     """Open, and where need be create, a storage.
 
     Args:
-        url: as SQLAlchemy writes it (postgresql://..., sqlite:///...), or journal:PATH.
+        address: as SQLAlchemy writes it (postgresql://..., sqlite:///...), or journal:PATH.
+        create: make the file of an SQLite database or a journal where there is none.
 
     Raises:
-        StorageError: it cannot be reached, or was made by a newer version of Optuna.
+        StorageError: its address cannot be read, its driver is not installed, it cannot be reached, was made by
+            another version of Optuna, is damaged, or is not there and is not to be made.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line for every trial, else
-    with storage_errors(url), warnings.catch_warnings():
+    file = storage_file(address)
+    with reading_errors(address), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
-        if url.startswith(JOURNAL):
-            return _open_journal(url)
-        address = _parse(url)
-        connect: dict[str, Any] = {}
-        if is_sqlite(url):
-            connect["timeout"] = SQLITE_TIMEOUT_S
-            if address.database:
-                _make_folder(url, Path(address.database).parent)
-        elif address.get_backend_name() in ("postgresql", "postgres"):
-            address = address.set(drivername="postgresql+psycopg")
-            connect["connect_timeout"] = 20
-        storage = RDBStorage(
-            address.render_as_string(hide_password=False),
-            engine_kwargs={"connect_args": connect, "pool_pre_ping": True},
-            heartbeat_interval=HEARTBEAT_S,
-            grace_period=GRACE_S,
-        )
-        if is_sqlite(url):
-            _lock_whole_transactions(storage.engine)
-        return storage
+        if file and not create and not file.exists():
+            raise StorageError(f"there are no evaluations in {_shown(address)}; start the search with hsnas_search")
+        if file and create:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        parsed = parse_address(address)
+        return _open_database(parsed) if isinstance(parsed, sqlalchemy.URL) else HeartbeatJournal(parsed.absolute())
 
 
 @contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """Turn what storages raise into a `StorageError` of one line."""
+def storage_errors(address: Address) -> Iterator[None]:
+    """Turn what storages raise while they are used into a `StorageError` of one line."""
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise StorageError(
-            f"storage {without_password(url)} needs the module {error.name}; for PostgreSQL run: pip install "
-            "'nnunet_hypersegnas[postgres]'"
-        ) from error
     except (SQLAlchemyError, StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        raise _unusable(url, getattr(cause, "orig", None) or cause) from error
-    except RuntimeError as error:
-        if "version" not in str(error).lower():
-            raise
-        raise StorageError(f"storage {without_password(url)} was made by another version of Optuna: {error}") from error
+        _raise_unusable(address, error)
 
 
-def _open_journal(url: str) -> BaseStorage:
+@contextmanager
+def reading_errors(address: Address) -> Iterator[None]:
+    """Turn whatever is raised while a storage is opened and read into a `StorageError` of one line.
+
+    Drivers and Optuna raise what an address or a damaged file makes them: KeyError, ValueError, AssertionError, ...
+    """
     try:
-        return HeartbeatJournal(Path(url.removeprefix(JOURNAL)).absolute())
-    except OSError as error:
-        raise _unusable(url, error) from error
+        yield
+    except HyperSegNASError:
+        raise
+    except Exception as error:
+        _raise_unusable(address, error)
+
+
+def _open_database(address: sqlalchemy.URL) -> BaseStorage:
+    options: dict[str, Any] = {}
+    if is_sqlite(address):
+        options["timeout"] = SQLITE_TIMEOUT_S
+    elif address.get_backend_name() in ("postgresql", "postgres"):
+        address = address.set(drivername="postgresql+psycopg")
+        options["connect_timeout"] = CONNECT_TIMEOUT_S
+    storage = RDBStorage(
+        # Optuna takes a text, in which not every path can be written, and keeps it. It need not know the password.
+        sqlalchemy.URL.create(address.drivername, database="study").render_as_string(),
+        engine_kwargs={"creator": _connector(address, options), "pool_pre_ping": True},
+        heartbeat_interval=HEARTBEAT_S,
+        grace_period=GRACE_S,
+    )
+    if is_sqlite(address):
+        _lock_whole_transactions(storage.engine)
+    return storage
+
+
+def _connector(address: sqlalchemy.URL, options: dict[str, Any]) -> Callable[[], Any]:
+    """Return a function that makes a connection of the database's driver."""
+    engine = sqlalchemy.create_engine(address)
+    arguments, named = engine.dialect.create_connect_args(engine.url)
+    return lambda: engine.dialect.connect(*arguments, **{**options, **named})
 
 
 def _lock_whole_transactions(engine: sqlalchemy.Engine) -> None:
@@ -166,25 +188,31 @@ def _lock_whole_transactions(engine: sqlalchemy.Engine) -> None:
     engine.dispose()  # connections that were made before
 
 
-def _make_folder(url: str, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(url, error) from error
-
-
-def _unusable(url: str, reason: BaseException) -> StorageError:
-    return StorageError(
-        f"storage {without_password(url)} cannot be used: {str(reason).strip().splitlines()[0]}; see that it is there "
-        "and reachable from this machine. What was evaluated is kept; the same command goes on"
+def _raise_unusable(address: Address, error: Exception) -> NoReturn:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    advice = next(text for kind, text in ADVICE if isinstance(cause, kind))
+    original = getattr(cause, "orig", None) or cause
+    reason = (str(original).strip() or type(original).__name__).splitlines()[0]
+    if advice is RESTORE:
+        reason = f"{type(original).__name__}: {reason}"
+    hidden = _may_hold_secret(address, cause, str(original))
+    if hidden:
+        reason = f"{type(original).__name__}, whose text is not shown, since it may hold a password"
+    raise StorageError(f"storage {_shown(address)} cannot be used: {_short(reason)}; {advice}") from (
+        None if hidden else error
     )
 
 
-def _parse(url: str) -> sqlalchemy.URL:
-    try:
-        return sqlalchemy.make_url(url)
-    except ArgumentError as error:
-        raise StorageError(
-            f"{url!r} is no storage; write postgresql://USER@HOST/DATABASE, journal:/shared/FILE, or leave it out for "
-            "an SQLite file in the run's folder"
-        ) from error
+def _may_hold_secret(address: Address, error: BaseException, text: str) -> bool:
+    """Whether a secret stands in an error's text, or may: drivers repeat pieces of options that they do not know."""
+    secrets = secrets_in(address)
+    is_about_options = isinstance(error, DBAPIError) and not isinstance(error, OperationalError)
+    return any(secret in text for secret in secrets) or (bool(secrets) and is_about_options)
+
+
+def _shown(address: Address) -> str:
+    return _short(without_password(address))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} ..."
