@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,11 +16,13 @@ from nnunet_hypersegnas.evaluation.folders import cases_in
 from nnunet_hypersegnas.nnunet.architecture_files import find_architecture
 from nnunet_hypersegnas.nnunet.checked_budgets import checked_budgets, default_memory
 from nnunet_hypersegnas.nnunet.cost_models import cost_model, search_space
-from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.fold_training import remove_torn_checkpoints
 from nnunet_hypersegnas.nnunet.memory_budgets import MemoryBudgets
+from nnunet_hypersegnas.nnunet.nnunet_files import read_plans_file
 from nnunet_hypersegnas.nnunet.plans import network_digest
 from nnunet_hypersegnas.nnunet.prediction_folders import ENDING, PredictionFolders, remove_broken
+from nnunet_hypersegnas.nnunet.set_aside import set_aside
 from nnunet_hypersegnas.nnunet.transfer import Transfer
 from nnunet_hypersegnas.search import DEFAULT_MEMORY, labels_of
 
@@ -43,7 +44,7 @@ class Step:
         command: returns nnU-Net's command, or ours, with what it needs to go on where it stood.
         variables: of the environment, for the command.
         done: says whether there is nothing left to do.
-        prepare: clears away what an interruption left half done.
+        prepare: moves aside what an interruption left half done.
         finish: called when the command has ended well.
         repeats: it is called each time, since the command itself knows what is left to do.
     """
@@ -175,7 +176,7 @@ class MsdRun:
         }
         plans = self.preprocessed / f"{plans_name}.json"
         if plans.exists():
-            maker["network"] = network_digest(read_json(plans), self.configuration)
+            maker["network"] = network_digest(read_plans_file(plans), self.configuration)
         return PredictionFolders(final=self.output / plans_name / self.task, maker=maker)
 
     def check_predictions(self) -> None:
@@ -220,7 +221,7 @@ class MsdRun:
                 "delete it, and call again"
             )
         if self.raw.exists():  # begun by this command, and interrupted
-            shutil.rmtree(self.raw)
+            set_aside(self.raw, "is half converted")
         self._converting.parent.mkdir(parents=True, exist_ok=True)
         self._converting.touch()
 
@@ -236,7 +237,7 @@ class MsdRun:
         plans = self.preprocessed / f"{self.plans}.json"
         if not plans.exists():
             return False
-        configuration = read_json(plans)["configurations"].get(self.configuration, {})
+        configuration = read_plans_file(plans)["configurations"].get(self.configuration, {})
         identifier = configuration.get("data_identifier", f"{self.plans}_{self.configuration}")
         # A case's properties are the last of its files.
         finished = len(list((self.preprocessed / identifier).glob("*.pkl")))
@@ -281,7 +282,7 @@ class MsdRun:
         wanted = Transfer.to(dataset, find_architecture(str(self.transfer), search_space(dataset))).plans(
             dataset, self.plans_name
         )
-        there = read_json(self._transferred)
+        there = read_plans_file(self._transferred)
         return network_digest(there, self.configuration) == network_digest(wanted, self.configuration)
 
     def _refuse_others(self) -> None:
@@ -329,7 +330,7 @@ class MsdRun:
             if not ((together / "postprocessing.pkl").exists() and kept.exists() and planned.exists()):
                 return False
             # Of another network they are no one's to go on with: hsnas_crossval says so.
-            there, now = (network_digest(read_json(path), self.configuration) for path in (kept, planned))
+            there, now = (network_digest(read_plans_file(path), self.configuration) for path in (kept, planned))
             return there == now
 
         def are_predicted(folder: Path) -> bool:

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunet_hypersegnas.atomic import temporary_folder
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-
-# The LPS of ITK, where the affine of a NIfTI file is in RAS.
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def preprocessed_spacing_mm(dataset: PreprocessedDataset, properties: Mapping[str, Any]) -> tuple[float, ...]:
@@ -59,14 +58,26 @@ def write_on_original(values: np.ndarray, properties: Mapping[str, Any], path: P
         properties: that nnU-Net keeps beside the case; they hold what its reader saw of the geometry.
         path: of a .nii.gz file.
     """
-    image = _image(values, properties)
     with temporary_folder(path) as folder:
-        whole = folder / path.name  # ITK goes by the ending, which a temporary file's name has not
-        sitk.WriteImage(image, str(whole), useCompression=True)
+        whole = folder / path.name  # libraries go by the ending, which a temporary file's name has not
+        if "nibabel_stuff" in properties:
+            nib.save(_nibabel_image(values, properties["nibabel_stuff"]), whole)
+        else:
+            sitk.WriteImage(_itk_image(values, properties), str(whole), useCompression=True)
         os.replace(whole, path)
 
 
-def _image(values: np.ndarray, properties: Mapping[str, Any]) -> sitk.Image:
+def _nibabel_image(values: np.ndarray, stuff: Mapping[str, Any]) -> nib.Nifti1Image:
+    """Return the image as NibabelIO and NibabelIOWithReorient make theirs: any affine is right, sheared ones too."""
+    original = stuff["original_affine"]
+    voxels = np.ascontiguousarray(values.transpose(2, 1, 0), np.float32)
+    image = nib.Nifti1Image(voxels, stuff.get("reoriented_affine", original))
+    if "reoriented_affine" in stuff:
+        image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), io_orientation(original)))
+    return image
+
+
+def _itk_image(values: np.ndarray, properties: Mapping[str, Any]) -> sitk.Image:
     orientation = None
     if "sitk_stuff" in properties:
         stuff = properties["sitk_stuff"]
@@ -74,12 +85,6 @@ def _image(values: np.ndarray, properties: Mapping[str, Any]) -> sitk.Image:
         n = min(3, size)  # of a four-dimensional file, whose last axis are channels, the spatial ones
         spacing, origin = stuff["spacing"][:n], stuff["origin"][:n]
         direction = np.array(stuff["direction"]).reshape(size, size)[:n, :n]
-    elif "nibabel_stuff" in properties:
-        stuff, n = properties["nibabel_stuff"], 3
-        spacing, origin, direction = _of_affine(stuff.get("reoriented_affine", stuff["original_affine"]))
-        if "reoriented_affine" in stuff:
-            *_, original = _of_affine(stuff["original_affine"])
-            orientation = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(original.ravel().tolist())
     else:  # pictures and stacks of them have a voxel size at most
         spacing, origin, direction, n = properties["spacing"][::-1], (0.0,) * 3, np.eye(3), 3
     image = sitk.GetImageFromArray(np.ascontiguousarray(values[0] if n == 2 else values, np.float32))
@@ -87,9 +92,3 @@ def _image(values: np.ndarray, properties: Mapping[str, Any]) -> sitk.Image:
     image.SetOrigin([float(value) for value in origin])
     image.SetDirection(direction.ravel().tolist())
     return image if orientation is None else sitk.DICOMOrient(image, orientation)
-
-
-def _of_affine(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return spacing, origin and direction, in ITK's terms, of a NIfTI file's affine."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return spacing, _RAS_TO_LPS @ affine[:3, 3], _RAS_TO_LPS @ affine[:3, :3] / spacing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 from nnunet_hypersegnas.atomic import write_json
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.evaluation.folders import cases_in
-from nnunet_hypersegnas.evaluation.images import UnreadableImageError, check_whole
-from nnunet_hypersegnas.nnunet.dataset import read_json
+from nnunet_hypersegnas.evaluation.nifti import check_whole
+from nnunet_hypersegnas.evaluation.unreadable import CutOffError, UnreadableImageError
+from nnunet_hypersegnas.json_files import read_object
+from nnunet_hypersegnas.nnunet.set_aside import set_aside
 
 ENDING = ".nii.gz"
 
@@ -51,7 +52,7 @@ class PredictionFolders:
         where = " and ".join(map(str, held))
         if not self.record.exists():
             raise PredictionsError(f"{where}: predictions of which no {self.record} says what made them; {todo}")
-        before = read_json(self.record)
+        before = read_object(self.record)
         changes = [
             f"{name} {_in_words(before.get(name))} there, {_in_words(value)} now"
             for name, value in self.maker.items()
@@ -77,14 +78,19 @@ class PredictionFolders:
 
 
 def remove_broken(folder: Path) -> None:
-    """Remove what an interrupted prediction left half written, which nnU-Net would take for done."""
+    """Move aside what an interrupted prediction left half written, which nnU-Net would take for done.
+
+    Raises:
+        PredictionsError: a file cannot be read although it is not cut off, so that it may be anything.
+    """
     for case in cases_in(folder, ENDING) if folder.is_dir() else []:
         path = folder / f"{case}{ENDING}"
         try:
             check_whole(path)
-        except UnreadableImageError:
-            with suppress(FileNotFoundError):
-                path.unlink()
+        except CutOffError:
+            set_aside(path, "is cut off")
+        except UnreadableImageError as error:
+            raise PredictionsError(f"{path}: {error}; it is kept, so move it away, and call again") from error
 
 
 def _in_words(value: Any) -> str:

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -159,10 +160,16 @@ def test_a_conversion_of_somebody_else_is_not_deleted(planned):
         convert.prepare()
     planned.raw.rmdir()
     convert.prepare()
-    (planned.raw / "imagesTr").mkdir(parents=True)  # and then it was killed
-    assert not convert.done()
-    convert.prepare()
-    assert not planned.raw.exists()
+    for name in ("imagesTr", "imagesTs"):  # and then it was killed, twice
+        (planned.raw / name).mkdir(parents=True)
+        assert not convert.done()
+        convert.prepare()
+        assert not planned.raw.exists()
+    broken = planned.raw.parent / "broken"
+    assert [path.relative_to(broken).as_posix() for path in sorted(broken.glob("*/*"))] == [
+        f"2_{planned.dataset}/imagesTs",
+        f"{planned.dataset}/imagesTr",
+    ]
     planned.raw.mkdir()
     (planned.raw / "dataset.json").touch()
     convert.finish()
@@ -174,8 +181,7 @@ def test_half_preprocessed_data_are_preprocessed_again_with_the_same_plans(plann
     write_image(planned.raw / "labelsTr" / "prostate_00.nii.gz", np.zeros((2, 2, 2), np.uint8))
     assert not step.done() and step.command()[0] == "nnUNetv2_plan_and_preprocess"
     (planned.preprocessed / "data").mkdir(parents=True)
-    configuration = {"3d_fullres": {"data_identifier": "data"}}
-    (planned.preprocessed / "nnUNetPlans.json").write_text(json.dumps({"configurations": configuration}))
+    write_plans_of(planned.preprocessed / "nnUNetPlans.json", "nnUNetPlans")
     assert not step.done() and step.command()[0] == "nnUNetv2_preprocess"
     (planned.preprocessed / "data" / "prostate_00.pkl").touch()
     assert step.done()
@@ -218,9 +224,10 @@ def trained(task, nnunet_folders, monkeypatch):
 
 
 def write_plans_of(path, name, channels=4):
-    network = {"network_class_name": "net", "arch_kwargs": {"channels": channels}}
+    network = {"network_class_name": "net", "arch_kwargs": {"channels": channels}, "_kw_requires_import": []}
     configuration = {"data_identifier": "data", "architecture": network}
-    write_json(path, {"plans_name": name, "configurations": {"3d_fullres": configuration}})
+    plans = {"dataset_name": "Dataset005_Prostate", "plans_name": name}
+    write_json(path, plans | {"configurations": {"3d_fullres": configuration}})
 
 
 def run_task(task, *more):
@@ -244,8 +251,27 @@ def test_only_predictions_that_were_cut_off_are_made_again(task, trained, capsys
         assert run_task(task) == 0
         assert trained == ["hsnas_search", PREDICT if folder == before else POSTPROCESS]
         assert path.read_bytes() == content
+    assert sorted(path.name for path in (before / "broken").iterdir()) == ["2_prostate_06.nii.gz", "prostate_06.nii.gz"]
     trained.clear()
     assert run_task(task) == 0 and trained == ["hsnas_search"]
+
+
+def test_predictions_that_are_not_cut_off_are_kept(task, trained, capsys):
+    """Sheared ones, which ITK refuses and nnU-Net writes, are whole; what is no image may be anything."""
+    assert run_task(task) == 0
+    before = Path("msd_predictions/P_5GB/before_postprocessing/Task05_Prostate")
+    sheared, unknown = before / "prostate_05.nii.gz", before / "prostate_06.nii.gz"
+    affine = np.eye(4)
+    affine[0, 1] = 0.06
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), affine), sheared)
+    kept = sheared.read_bytes()
+    unknown.write_bytes(b"notes of my own")
+    trained.clear()
+    assert run_task(task) == 1 and PREDICT not in trained
+    assert f"{unknown}: it cannot be read (it is no NIfTI file); it is kept" in capsys.readouterr().err
+    assert sheared.read_bytes() == kept and unknown.read_bytes() == b"notes of my own"
+    unknown.unlink()
+    assert run_task(task) == 0 and sheared.read_bytes() == kept
 
 
 def test_predictions_of_another_model_are_no_ones_finished_ones(task, trained, nnunet_folders, capsys):

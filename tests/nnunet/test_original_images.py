@@ -3,12 +3,14 @@
 from copy import deepcopy
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-from nnunet_hypersegnas.evaluation.images import read_geometry
+from nnunet_hypersegnas.evaluation.nifti import read_header
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.original_images import on_original_grid, preprocessed_spacing_mm, write_on_original
 
@@ -66,7 +68,7 @@ def test_an_image_comes_back(demo_environment, image_file, tmp_path, reader, con
     path = tmp_path / "map.nii.gz"
     write_on_original(values, properties, path)
 
-    assert read_geometry(image_file).differences(read_geometry(path)) == []
+    assert read_header(image_file).geometry.differences(read_header(path).geometry) == []
     image = sitk.ReadImage(str(path))
     assert image.GetPixelID() == sitk.sitkFloat32
     found = sitk.GetArrayFromImage(image)
@@ -80,8 +82,8 @@ def test_an_image_comes_back(demo_environment, image_file, tmp_path, reader, con
 def test_pictures_have_a_voxel_size_alone(tmp_path):
     values = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
     write_on_original(values, {"spacing": [3.0, 2.0, 1.0]}, tmp_path / "map.nii.gz")
-    geometry = read_geometry(tmp_path / "map.nii.gz")
-    assert geometry.shape == (4, 3, 2) and geometry.spacing_mm == (1, 2, 3)
+    geometry = read_header(tmp_path / "map.nii.gz").geometry
+    assert geometry.shape == (4, 3, 2) and geometry.placements[0].spacing_mm == (1, 2, 3)
 
 
 def test_one_slice_stays_two_dimensional(tmp_path):
@@ -89,3 +91,15 @@ def test_one_slice_stays_two_dimensional(tmp_path):
     write_on_original(np.ones((1, 3, 4), np.float32), properties, tmp_path / "map.nii.gz")
     image = sitk.ReadImage(str(tmp_path / "map.nii.gz"))
     assert image.GetSize() == (4, 3) and image.GetSpacing() == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("reader", [NibabelIO, NibabelIOWithReorient])
+def test_axes_that_are_not_at_right_angles_come_back(tmp_path, reader):
+    """ITK refuses such a file, and nnU-Net takes nibabel."""
+    affine = np.array([[0, 0.06, 2, 5], [-0.7, 0, 0.2, -9], [0, 0.9, 0, 3], [0, 0, 0, 1]])
+    voxels = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "image.nii.gz")
+    values, properties = reader().read_images((str(tmp_path / "image.nii.gz"),))
+    write_on_original(values[0], properties, tmp_path / "map.nii.gz")
+    found = nib.load(tmp_path / "map.nii.gz")
+    assert np.array_equal(found.get_fdata(), voxels) and np.allclose(found.affine, affine)
