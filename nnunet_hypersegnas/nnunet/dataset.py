@@ -9,11 +9,11 @@ from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets, maybe_convert_to_dataset_name
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.nnunet_files import (
     check_configuration,
@@ -117,6 +117,10 @@ class PreprocessedDataset:
         """Whose predictions the networks take beside the image; None unless they are a cascade's second stage."""
         return FirstStage.of(self.plans, self.configuration_name)
 
+    def channel_names(self) -> list[str]:
+        """Return the names of the image's channels in nnU-Net's order, that of dataset.json, whatever its keys are."""
+        return list((self.dataset_json.get("channel_names") or self.dataset_json["modality"]).values())
+
     def label_names(self) -> list[str]:
         """Return the names of the foreground labels or regions, in the order nnU-Net scores them."""
         manager = self.label_manager
@@ -174,11 +178,16 @@ def preprocessed_folder(dataset: str) -> Path:
     for variable in (nnUNet_preprocessed, nnUNet_results):
         if not variable.is_set():
             raise DatasetError(f"{variable.env_var_name} is not set; set nnU-Net's three path variables first")
+    if dataset.isdecimal() and len(named := find_candidate_datasets(int(dataset))) > 1:
+        raise DatasetError(
+            f"more than one data set has the id {dataset}: {', '.join(named)}; give the name, or rename all but one of "
+            "them in nnU-Net's three folders"
+        )
     try:
         name = maybe_convert_to_dataset_name(dataset)
     except (RuntimeError, ValueError) as error:
         raise DatasetError(
-            f"no data set {dataset!r} in {nnUNet_preprocessed}; convert it and run "
+            f"no data set {abbreviated(dataset)} in {nnUNet_preprocessed}; convert it and run "
             f"`nnUNetv2_plan_and_preprocess -d {dataset}` first"
         ) from error
     return Path(nnUNet_preprocessed) / name

@@ -19,7 +19,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor, nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork
-from nnunet_hypersegnas.atomic import write_json, written_atomically
+from nnunet_hypersegnas.atomic import temporary_folder, write_json
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.cascade import network_input
 from nnunet_hypersegnas.nnunet.case_files import is_preprocessed
@@ -160,10 +160,7 @@ class _SideBySide(nn.Module):
 
 
 def _write_program(program: torch.export.ExportedProgram, path: Path) -> Callable[[Tensor], Tensor]:
-    with written_atomically(path) as temporary:
-        content = io.BytesIO()  # of a file, torch would insist on the suffix
-        torch.export.save(program, content)
-        temporary.write_bytes(content.getbuffer())
+    torch.export.save(program, path)
     return torch.export.load(path).module()
 
 
@@ -176,8 +173,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[[
             "ONNX needs more packages: pip install 'nnunet_hypersegnas[onnx]'; or choose --formats program"
         ) from error
     converted = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
-    with written_atomically(path) as temporary:
-        converted.save(str(temporary))
+    converted.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda image: torch.from_numpy(session.run([OUTPUT], {INPUT: image.numpy()})[0])
 
@@ -208,24 +204,32 @@ def export(trained: TrainedNetwork, folder: Path, formats: Sequence[str], case: 
     if taken := [str(path) for path in (*paths.values(), description) if path.exists()]:
         raise ExportError(f"{', '.join(taken)} exist already; choose another folder with -o, or remove them")
     check_case(trained.dataset, case)
-    folder.mkdir(parents=True, exist_ok=True)
+    content = describe(trained)
+    with temporary_folder(folder / trained.name) as unfinished:  # all files, or none
+        found = _write_formats(trained, {name: unfinished / path.name for name, path in paths.items()}, case)
+        files = {name: _about(unfinished / path.name, found[name]) for name, path in paths.items()}
+        write_json(unfinished / description.name, {**content, "files": files})
+        for path in (*paths.values(), description):
+            (unfinished / path.name).rename(path)
+    return description, found
+
+
+def _write_formats(trained: TrainedNetwork, paths: Mapping[str, Path], case: str) -> dict[str, Parity]:
     example = torch.zeros(2, *trained.patch_shape)
     with _quietly():
         program = torch.export.export(trained.network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        found = {name: _checked(trained, FORMATS[name][1](program, path), path, case) for name, path in paths.items()}
-    files = {
-        name: {
-            "file": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "max_abs_difference_of_logits": found[name].max_abs_difference,
-            "voxels_with_another_label": found[name].voxels_with_another_label,
-            "voxels": found[name].voxels,
-            "checked_on_case": case,
-        }
-        for name, path in paths.items()
+        return {name: _checked(trained, FORMATS[name][1](program, path), path, case) for name, path in paths.items()}
+
+
+def _about(path: Path, parity: Parity) -> dict[str, Any]:
+    return {
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "max_abs_difference_of_logits": parity.max_abs_difference,
+        "voxels_with_another_label": parity.voxels_with_another_label,
+        "voxels": parity.voxels,
+        "checked_on_case": parity.case,
     }
-    write_json(description, {**describe(trained), "files": files})
-    return description, found
 
 
 def check_case(dataset: PreprocessedDataset, case: str) -> None:
@@ -237,10 +241,9 @@ def check_case(dataset: PreprocessedDataset, case: str) -> None:
 def _checked(trained: TrainedNetwork, exported: Callable[[Tensor], Tensor], path: Path, case: str) -> Parity:
     parity = trained.compare(exported, case)
     if not parity.max_abs_difference <= MOST_DIFFERENCE:
-        path.unlink()
         raise ExportError(
-            f"{path.name} gives other logits than nnU-Net on {case}, by up to {parity.max_abs_difference:.3g}, so it "
-            "was removed; please report this network and the versions of torch and onnxruntime"
+            f"{path.name} would give other logits than nnU-Net on {case}, by up to {parity.max_abs_difference:.3g}, so "
+            "nothing was written; please report this network and the versions of torch and onnxruntime"
         )
     return parity
 
@@ -262,7 +265,7 @@ def describe(trained: TrainedNetwork) -> dict[str, Any]:
     """Return what a program needs to know to feed the network and to read what it gives."""
     dataset, configuration = trained.dataset, trained.dataset.configuration
     plans, manager = dataset.plans, dataset.label_manager
-    channels = dataset.dataset_json["channel_names"]
+    channels = dataset.channel_names()
     schemes, masks = configuration.normalization_schemes, configuration.use_mask_for_norm
     intensities = plans["foreground_intensity_properties_per_channel"]
     return {
@@ -285,12 +288,12 @@ def describe(trained: TrainedNetwork) -> dict[str, Any]:
         "patch_size": list(configuration.patch_size),
         "channels": [
             {
-                "name": channels[str(i)],
+                "name": name,
                 "normalization": scheme,
                 "inside_nonzero_only": mask,
                 "intensities_of_the_foreground": intensities.get(str(i)),
             }
-            for i, (scheme, mask) in enumerate(zip(schemes, masks, strict=True))
+            for i, (name, scheme, mask) in enumerate(zip(channels, schemes, masks, strict=True))
         ],
         "then_channels_of_the_first_stages_labels": manager.foreground_labels if dataset.first_stage else [],
         "labels": dataset.dataset_json["labels"],

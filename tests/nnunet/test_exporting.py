@@ -65,8 +65,35 @@ def test_a_file_that_gives_something_else_is_not_left_behind(words, tmp_path, ca
 
     monkeypatch.setattr(exporting, "FORMATS", {"program": (".pt2", write)})
     assert command.main([*words, "-o", str(tmp_path), "--formats", "program"]) == 1
-    assert "gives other logits than nnU-Net" in capsys.readouterr().err
+    assert "would give other logits than nnU-Net" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_fails_leaves_nothing(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "write_json", _full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        command.main([*words, "-o", str(tmp_path), "--formats", "program"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def _full_disk(path, value):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("channels", [{"channel_names": {"T1": "MRI"}}, {"modality": {"0": "MRI"}}])
+def test_channels_are_named_as_nnunet_orders_them(words, tmp_path, demo_environment, channels):
+    """nnU-Net counts channels and takes their order; it does not look at their keys."""
+    path = demo_environment.preprocessed / "dataset.json"
+    before = path.read_text()
+    content = json.loads(before)
+    del content["channel_names"]
+    path.write_text(json.dumps(content | channels))
+    try:
+        assert command.main([*words, "-o", str(tmp_path), "--formats", "program"]) == 0
+    finally:
+        path.write_text(before)
+    (about,) = tmp_path.glob("*.json")
+    assert [channel["name"] for channel in json.loads(about.read_text())["channels"]] == ["MRI"]
 
 
 @pytest.mark.parametrize(
