@@ -18,15 +18,22 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork, scalar_statistics, spread_architectures
-from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.atomic import sweep, written_atomically
 from nnunet_hypersegnas.nnunet.cascade import FirstStage
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit, OutOfMemory
+from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit
 from nnunet_hypersegnas.nnunet.optimizers import make_optimizer
 from nnunet_hypersegnas.nnunet.recipes import departures_of_plans
 from nnunet_hypersegnas.nnunet.schedule import Schedule
 from nnunet_hypersegnas.nnunet.seeded_batches import ForgetfulTransforms, SeededBatches
 from nnunet_hypersegnas.nnunet.settings import BLOCK, NO_VALIDATION, SuperNetSettings, space_in_block
+from nnunet_hypersegnas.nnunet.skipped_steps import (
+    FiniteLoss,
+    NotFiniteError,
+    lacks_memory,
+    loss_not_finite,
+    out_of_memory,
+)
 from nnunet_hypersegnas.nnunet.space_report import space_report
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
@@ -86,7 +93,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.settings = self.settings_of(self.configuration_manager.configuration)
         self.schedule = Schedule.from_settings(self.settings)
         self.memory_limit: MemoryLimit | None = None  # settled when the training begins, or by a checkpoint
-        self.out_of_memory = OutOfMemory()
+        self.out_of_memory, self.loss_not_finite = out_of_memory(), loss_not_finite()
         self._use_space(self.settings.space(self.configuration_manager.configuration))
         self.enable_deep_supervision = self.settings.deep_supervision
         if self.settings.oversample_foreground is not None:
@@ -201,6 +208,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         if not self.was_initialized:  # the log tells of the memory limit, which is settled there
             self.initialize()
         if self.local_rank == 0:
+            sweep(Path(self.output_folder))  # checkpoints that a killed training was writing
             for line in space_report(self._dataset(), self.space, self.settings, self.device.type):
                 self.print_to_log_file(line)
             if self.memory_limit is not None:
@@ -244,30 +252,50 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self._log(TRAINING_SECONDS.removeprefix(LOG_PREFIX), seconds)
 
     def train_step(self, batch: Batch) -> dict:
-        network, sub_net = self.one_shot_network(), self.architecture_of(self.iteration)
-        annealing = self.schedule.annealing_lambda(self.iteration)
+        sub_net = self.architecture_of(self.iteration)
         self.lr_scheduler.step_iteration(self.iteration)
         try:
-            if self.schedule.is_sandwich(self.iteration):
-                result = SandwichStep(self, network).take(batch, sub_net, annealing)
-            else:
-                network.take(sub_net, annealing)
-                result = super().train_step(batch)
+            result = self._train_sub_net(batch, sub_net)
             self.out_of_memory.passed()
-        except RuntimeError as error:
-            if self.is_ddp or not self.out_of_memory.caused(error):  # other ranks would wait for this one's gradients
-                raise
-            self.optimizer.drop_incomplete_states()
+            self.loss_not_finite.passed()
+        except NotFiniteError as error:
             self.optimizer.zero_grad(set_to_none=True)
-            if self.grad_scaler is not None:  # it may have unscaled the gradients already
-                state, self.grad_scaler = self.grad_scaler.state_dict(), type(self.grad_scaler)()
-                self.grad_scaler.load_state_dict(state)
+            self.print_to_log_file(self.loss_not_finite.skipped(self.iteration, sub_net, error))
+            result = {"loss": None}
+        except RuntimeError as error:
+            if self.is_ddp or not lacks_memory(error):  # other ranks would wait for this one's gradients
+                raise
+            self._forget_step()
             self.print_to_log_file(self.out_of_memory.skipped(self.iteration, sub_net, error))
             result = {"loss": None}
         if result["loss"] is None and self.device.type == "cuda":  # here the error no longer holds the step's tensors
             torch.cuda.empty_cache()
         self.iteration += 1
         return result
+
+    def _train_sub_net(self, batch: Batch, sub_net: Architecture) -> dict:
+        network, annealing = self.one_shot_network(), self.schedule.annealing_lambda(self.iteration)
+        if self.schedule.is_sandwich(self.iteration):
+            result = SandwichStep(self, network).take(batch, sub_net, annealing)
+        else:
+            network.take(sub_net, annealing)
+            result = super().train_step(batch)
+        if not np.isfinite(result["loss"]):  # GradScaler has left the weights as they were
+            raise NotFiniteError(f"the loss is {result['loss']}")
+        return result
+
+    def _forget_step(self) -> None:
+        """Undo what a step has begun that the device had no memory for."""
+        self.optimizer.drop_incomplete_states()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.grad_scaler is not None:  # it may have unscaled the gradients already
+            state, self.grad_scaler = self.grad_scaler.state_dict(), type(self.grad_scaler)()
+            self.grad_scaler.load_state_dict(state)
+
+    def _build_loss(self) -> nn.Module:
+        loss = super()._build_loss()
+        alone_without_scaler = self.grad_scaler is None and not self.is_ddp  # other ranks would wait for its gradients
+        return FiniteLoss(loss) if alone_without_scaler else loss
 
     @property
     def annealing_lambda(self) -> float:

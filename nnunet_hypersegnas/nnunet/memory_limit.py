@@ -10,17 +10,15 @@ from typing import Any
 import torch
 
 from nnunet_hypersegnas.cost import CostModel, TrainingSetup, format_bytes, parse_bytes
-from nnunet_hypersegnas.cost.measuring import is_out_of_memory
 from nnunet_hypersegnas.cost.nvml import NvmlError, process_bytes
 from nnunet_hypersegnas.nnunet.cost_models import training_setup
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_counting import MemoryCounting, memory_counting
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.super_net_memory import MemoryLimitError, SuperNetMemory
-from nnunet_hypersegnas.space import Architecture, SearchSpace, largest, to_codes
+from nnunet_hypersegnas.space import SearchSpace, largest, to_codes
 
 ROUNDED_TO = 256_000_000  # bytes
-MOST_SKIPPED = 5  # steps in a row without memory, after which going on would train nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,42 +120,6 @@ class MemoryLimit:
             ranks=value["ranks"],
         )
         return cls(limit_bytes=value["limit_bytes"], memory=memory, origin=value["origin"])
-
-
-class OutOfMemoryRunError(MemoryLimitError):
-    """Steps in a row for which the device had no memory."""
-
-
-@dataclass
-class OutOfMemory:
-    """Counts the steps in a row for which the device had no memory."""
-
-    in_a_row: int = 0
-
-    @staticmethod
-    def caused(error: RuntimeError) -> bool:
-        """Whether an error says that the device has no memory left."""
-        return is_out_of_memory(error)
-
-    def passed(self) -> None:
-        """Note a step that went well."""
-        self.in_a_row = 0
-
-    def skipped(self, iteration: int, sub_net: Architecture, error: Exception) -> str:
-        """Note a step that was skipped, and return a line for the log.
-
-        Raises:
-            OutOfMemoryRunError: it was one too many.
-        """
-        self.in_a_row += 1
-        named = f"sub-net {sub_net.id} ({sub_net.n_edges} edges, {sub_net.n_convolutions} convolutions)"
-        if self.in_a_row >= MOST_SKIPPED:
-            raise OutOfMemoryRunError(
-                f"out of memory in {self.in_a_row} steps in a row, the last one with {named}; set memory_limit in the "
-                "hypersegnas block of the plans below what the GPU has, or take a smaller patch or batch, and train "
-                f"anew ({str(error).splitlines()[0]})"
-            ) from error
-        return f"WARNING: out of memory in iteration {iteration} with {named}: the step is skipped"
 
 
 def _free_on_all(device: torch.device) -> float:

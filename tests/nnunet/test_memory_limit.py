@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.memory_limit import MOST_SKIPPED, MemoryLimit, OutOfMemory, OutOfMemoryRunError
+from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
 from nnunet_hypersegnas.nnunet.super_net_memory import MemoryLimitError
-from nnunet_hypersegnas.space import SearchSpace, largest, rng_for, sample, sample_codes, smallest, to_codes
+from nnunet_hypersegnas.space import SearchSpace, largest, rng_for, sample_codes, smallest, to_codes
 from tests.nnunet.test_network_costs import DATASET_JSON, plans
 
 CPU = torch.device("cpu")
@@ -71,18 +71,3 @@ def test_sandwich_steps_need_room_for_the_largest_network():
 def test_the_optimizer_counts():
     adam, sgd = (limit("9GB", optimizer=name).memory for name in ("AdamW", "SGD"))
     assert adam.fixed_bytes == pytest.approx(1.5 * sgd.fixed_bytes)
-
-
-def test_steps_without_memory_are_counted_in_a_row():
-    sub_net, error = sample(SPACE, rng_for(0, "test")), RuntimeError("CUDA out of memory. Tried\nto allocate")
-    counter = OutOfMemory()
-    for _ in range(3):  # a step that goes well begins anew
-        for i in range(MOST_SKIPPED - 1):
-            line = counter.skipped(7 + i, sub_net, error)
-            assert line.startswith(f"WARNING: out of memory in iteration {7 + i} with sub-net {sub_net.id} (")
-        counter.passed()
-    for i in range(MOST_SKIPPED - 1):
-        counter.skipped(i, sub_net, error)
-    with pytest.raises(OutOfMemoryRunError, match=rf"in {MOST_SKIPPED} steps in a row.*set memory_limit") as raised:
-        counter.skipped(9, sub_net, error)
-    assert raised.value.__cause__ is error and "\n" not in str(raised.value)

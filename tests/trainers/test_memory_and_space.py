@@ -11,7 +11,8 @@ import torch
 
 from nnunet_hypersegnas.cost import Quantity, format_bytes
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit, OutOfMemoryRunError
+from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit
+from nnunet_hypersegnas.nnunet.skipped_steps import SkippedStepsError
 from nnunet_hypersegnas.nnunet.space_costs import SpaceCosts
 from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net
 from nnunet_hypersegnas.nnunet.super_net_memory import MemoryLimitError
@@ -180,9 +181,73 @@ def test_an_epoch_without_a_single_step_ends_too(make_trainer):
 
 def test_five_steps_in_a_row_without_memory_end_the_run(make_trainer):
     trainer = full_at(make_trainer(SHORT), *range(1, 8))
-    with pytest.raises(OutOfMemoryRunError, match=r"out of memory in 5 steps in a row.*set memory_limit"):
+    with pytest.raises(SkippedStepsError, match=r"out of memory in 5 steps in a row.*set memory_limit"):
         trainer.run_training()
     assert trainer.iteration == 5 and log_of(trainer).count("WARNING: out of memory") == 4
+
+
+# -- a loss that is not finite ---------------------------------------------------------------------------------------
+
+
+def not_finite_at(trainer, *iterations):
+    """Let the network answer with NaN in some training iterations."""
+    trainer.initialize()
+    forward = trainer.network.forward
+
+    def forward_or_nan(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        if trainer.network.training and trainer.iteration in iterations:
+            return [head * float("nan") for head in output]
+        return output
+
+    trainer.network.forward = forward_or_nan
+    return trainer
+
+
+def test_a_step_without_a_finite_loss_leaves_the_weights_alone(make_trainer):
+    trainer = not_finite_at(make_trainer(SHORT), 0)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    before = [p.clone() for p in trainer.network.parameters()]
+    assert trainer.train_step(next(trainer.dataloader_train)) == {"loss": None}
+    assert all(torch.equal(a, b) for a, b in zip(trainer.network.parameters(), before, strict=True))
+    assert trainer.train_step(next(trainer.dataloader_train))["loss"] is not None
+
+
+def test_steps_without_a_finite_loss_are_named_and_the_training_goes_on(make_trainer):
+    trainer = not_finite_at(make_trainer(SHORT), 1, 2, 6)
+    trainer.run_training()
+    log = log_of(trainer)
+    for iteration in (1, 2, 6):
+        sub_net = trainer.architecture_of(iteration)
+        assert f"WARNING: loss that is not finite in iteration {iteration} with sub-net {sub_net.id} (" in log
+    weights = torch.load(checkpoint_of(trainer), weights_only=False)["network_weights"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_twenty_steps_in_a_row_without_a_finite_loss_end_the_run(make_trainer):
+    trainer = not_finite_at(make_trainer({**SHORT, "iterations_per_epoch": 30}), *range(1, 30))
+    with pytest.raises(SkippedStepsError, match=r"not finite in 20 steps in a row.*look for NaN"):
+        trainer.run_training()
+    assert trainer.iteration == 20 and log_of(trainer).count("WARNING: loss that is not finite") == 19
+
+
+@pytest.fixture
+def label_nowhere(demo_environment):
+    """A data set whose dataset.json has a label that no case has."""
+    path = demo_environment.preprocessed / "dataset.json"
+    before = path.read_text()
+    content = json.loads(before)
+    content["labels"]["nowhere"] = 1 + max(content["labels"].values())
+    path.write_text(json.dumps(content))
+    yield
+    path.write_text(before)
+
+
+def test_a_training_takes_a_label_that_no_case_has(make_trainer, label_nowhere):
+    trainer = make_trainer(SHORT)
+    trainer.run_training()
+    assert all(np.isfinite(trainer.logger.local_logger.my_fantastic_logging["train_losses"]))
 
 
 def test_other_errors_are_no_full_gpu(make_trainer):
