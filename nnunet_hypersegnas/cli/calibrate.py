@@ -7,6 +7,7 @@ import sys
 
 from nnunet_hypersegnas.cli.device import chosen_device
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.numbers import any_seed, positive_int
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,8 +20,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", metavar="DATASET", help="data set name or id, as in nnUNetv2_train")
     parser.add_argument("configuration", metavar="CONFIGURATION", help="for example 3d_fullres")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="the super-net's plans [%(default)s]")
-    parser.add_argument("--architectures", type=int, default=24, metavar="N", help="networks to measure [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of their choice [%(default)s]")
+    parser.add_argument(
+        "--architectures", type=positive_int, default=24, metavar="N", help="networks to measure [%(default)s]"
+    )
+    parser.add_argument("--seed", type=any_seed, default=0, help="of their choice [%(default)s]")
     parser.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
     parser.add_argument("--overwrite", action="store_true", help="measure anew and replace what there is")
     return parser

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.numbers import whole_number
 from nnunet_hypersegnas.cli.scoring import (
     add_scoring_arguments,
     processes_of,
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", metavar="CONFIGURATION", default="3d_fullres", help="[%(default)s]")
     parser.add_argument("-tr", metavar="TRAINER", default="nnUNetTrainer", help="[%(default)s]")
     parser.add_argument(
-        "-f", "--folds", metavar="FOLD", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="[0 1 2 3 4]"
+        "-f", "--folds", metavar="FOLD", type=whole_number, nargs="+", default=[0, 1, 2, 3, 4], help="[0 1 2 3 4]"
     )
     parser.add_argument(
         "--device",

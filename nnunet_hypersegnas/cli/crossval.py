@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.numbers import whole_number
 from nnunet_hypersegnas.cli.scoring import (
     add_scoring_arguments,
     processes_of,
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("configuration", metavar="CONFIGURATION", help="3d_fullres, 2d, ...")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="[%(default)s]")
     parser.add_argument("-tr", metavar="TRAINER", default="nnUNetTrainer", help="[%(default)s]")
-    parser.add_argument("-f", "--folds", metavar="FOLD", type=int, nargs="+", default=FIVE, help="[0 1 2 3 4]")
+    parser.add_argument("-f", "--folds", metavar="FOLD", type=whole_number, nargs="+", default=FIVE, help="[0 1 2 3 4]")
     parser.add_argument(
         "-pretrained_weights",
         metavar="FILE",

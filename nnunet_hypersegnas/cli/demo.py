@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunet_hypersegnas.cli.device import chosen_device
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.numbers import any_seed, positive_int
 from nnunet_hypersegnas.cli.tables import format_table
 
 TRAINING_CASES, TEST_CASES = 12, 3
@@ -28,19 +29,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--msd-folder", type=Path, metavar="PATH", help="use this task instead, for example Task09_Spleen"
     )
     parser.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
-    parser.add_argument("--seed", type=int, default=0, help="of data, super-net and search [%(default)s]")
+    parser.add_argument("--seed", type=any_seed, default=0, help="of data, super-net and search [%(default)s]")
     sizes = parser.add_argument_group("sizes, for real data")
     sizes.add_argument("--memory", nargs="+", metavar="BUDGET", help="training-memory budgets [two that fit]")
-    sizes.add_argument("--layers", type=int, help="layers of the search space")
-    sizes.add_argument("--channels", type=int, nargs="+", help="channels of each scale, finest first")
-    sizes.add_argument("--patch-size", type=int, help="largest side of a patch, in voxels")
-    sizes.add_argument("--batch-size", type=int, help="patches a step")
-    sizes.add_argument("--supernet-epochs", type=int, help="epochs of the super-net, annealing included")
-    sizes.add_argument("--iterations-per-epoch", type=int, help="iterations in each of them")
-    sizes.add_argument("--candidates", type=int, help="candidates under each budget")
-    sizes.add_argument("--finalists", type=int, help="how many are fine-tuned")
-    sizes.add_argument("--finetune-iterations", type=int, help="for each finalist")
-    sizes.add_argument("--validation-cases", type=int, help="cases that score candidates")
+    sizes.add_argument("--layers", type=positive_int, help="layers of the search space")
+    sizes.add_argument("--channels", type=positive_int, nargs="+", help="channels of each scale, finest first")
+    sizes.add_argument("--patch-size", type=positive_int, help="largest side of a patch, in voxels")
+    sizes.add_argument("--batch-size", type=positive_int, help="patches a step")
+    sizes.add_argument("--supernet-epochs", type=positive_int, help="epochs of the super-net, annealing included")
+    sizes.add_argument("--iterations-per-epoch", type=positive_int, help="iterations in each of them")
+    sizes.add_argument("--candidates", type=positive_int, help="candidates under each budget")
+    sizes.add_argument("--finalists", type=positive_int, help="how many are fine-tuned")
+    sizes.add_argument("--finetune-iterations", type=positive_int, help="for each finalist")
+    sizes.add_argument("--validation-cases", type=positive_int, help="cases that score candidates")
     sizes.add_argument("--final-trainer", metavar="TRAINER", help="nnU-Net trainer of the networks found")
     return parser
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
 
+MOST_CHARACTERS, MOST_FAULTS = 1200, 40  # of a message, and of a list of faults: what a screen has room for
+
 
 def run_command(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None], argv: list[str] | None = None
@@ -22,6 +24,7 @@ def run_command(
         OSError: one that names no file; all others and a `HyperSegNASError` too, where --debug asks for the traceback.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _keep_usage_errors_short(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
@@ -30,8 +33,10 @@ def run_command(
         if args.debug:
             raise
         code = _fail(parser, f"{report.summary}:")
-        for fault in report.faults:
-            print(f"  {' '.join(fault.split())}", file=sys.stderr)
+        for fault in report.faults[:MOST_FAULTS]:
+            print(f"  {_short(fault)}", file=sys.stderr)
+        if len(report.faults) > MOST_FAULTS:
+            print(f"  and {len(report.faults) - MOST_FAULTS} more", file=sys.stderr)
         return code
     except HyperSegNASError as error:
         if args.debug:
@@ -57,5 +62,25 @@ def _explain(error: OSError) -> str:
 
 
 def _fail(parser: argparse.ArgumentParser, message: str) -> int:
-    print(f"{parser.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{parser.prog}: error: {_short(message)}", file=sys.stderr)
     return 1
+
+
+def _short(message: str) -> str:
+    """Return a message on one line; of a very long one the beginning, and the end, which says what to do."""
+    line = " ".join(message.split())
+    return (
+        line
+        if len(line) <= MOST_CHARACTERS
+        else f"{line[: MOST_CHARACTERS * 3 // 4]} ... {line[-MOST_CHARACTERS // 4 :]}"
+    )
+
+
+def _keep_usage_errors_short(parser: argparse.ArgumentParser) -> None:
+    """Let argparse show no more of an argument than other errors do."""
+    fail = parser.error
+    parser.error = lambda message: fail(_short(message))  # type: ignore[method-assign]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub_parser in action.choices.values():
+                _keep_usage_errors_short(sub_parser)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.numbers import whole_number
 from nnunet_hypersegnas.cli.scoring import (
     EMPTY,
     add_scoring_arguments,
@@ -38,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-p", "--plans", metavar="PLANS", default="nnUNetPlans", help="with -d [%(default)s]")
     parser.add_argument("-c", metavar="CONFIGURATION", default="3d_fullres", help="with -d [%(default)s]")
     parser.add_argument("-tr", metavar="TRAINER", default="nnUNetTrainer", help="with -d [%(default)s]")
-    parser.add_argument("-f", metavar="FOLD", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="with -d [0 1 2 3 4]")
+    parser.add_argument(
+        "-f", metavar="FOLD", type=whole_number, nargs="+", default=[0, 1, 2, 3, 4], help="with -d [0 1 2 3 4]"
+    )
     parser.add_argument(
         "--labels",
         metavar="FILE",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.numbers import whole_number
 
 FORMATS = ("onnx", "program")
 
@@ -22,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="3d_fullres, 2d, ...")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="[%(default)s]")
     parser.add_argument("-tr", metavar="TRAINER", default="nnUNetTrainer", help="[%(default)s]")
-    parser.add_argument("-f", metavar="FOLD", type=int, default=0, help="[%(default)s]")
+    parser.add_argument("-f", metavar="FOLD", type=whole_number, default=0, help="[%(default)s]")
     parser.add_argument("-chk", metavar="FILE", default="checkpoint_final.pth", help="checkpoint [%(default)s]")
     parser.add_argument("-o", metavar="FOLDER", type=Path, required=True, help="for the files; none is replaced")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="[all]")

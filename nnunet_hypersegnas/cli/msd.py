@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.numbers import whole_number
 from nnunet_hypersegnas.cli.search_arguments import DEFAULT_PLANS_NAME
 from nnunet_hypersegnas.errors import HyperSegNASError
 
@@ -57,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-tr", metavar="TRAINER", default="nnUNetTrainer", help="of the networks found [%(default)s]"
     )
     run_parser.add_argument(
-        "-f", "--folds", metavar="FOLD", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="[0 1 2 3 4]"
+        "-f", "--folds", metavar="FOLD", type=whole_number, nargs="+", default=[0, 1, 2, 3, 4], help="[0 1 2 3 4]"
     )
     run_parser.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
     run_parser.add_argument(
@@ -162,7 +163,10 @@ def _search_arguments(args: argparse.Namespace) -> argparse.Namespace:
     """Return what --search-args say, as hsnas_search reads it."""
     from nnunet_hypersegnas.cli.search import build_parser as search_parser
 
-    return search_parser().parse_args(["0", args.c, "0", *shlex.split(args.search_args)])
+    found = search_parser().parse_args(["0", args.c, "0", *shlex.split(args.search_args)])
+    if found.plans_folder:
+        raise HyperSegNASError("--search-args with --plans-folder: the plans are needed in nnUNet_preprocessed at once")
+    return found
 
 
 def _estimate(wanted: MsdRun, search: SearchSettings) -> None:

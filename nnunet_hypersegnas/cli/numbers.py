@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
+
+from nnunet_hypersegnas.errors import abbreviated
+
+MOST = 10**9  # of anything that is counted; what is larger is a slip of the keyboard
 
 
-def positive_int(text: str) -> int:
-    """Return a whole number above 0.
+def integer(lowest: int, highest: int = MOST) -> Callable[[str], int]:
+    """Return a type of argument: a whole number within bounds."""
 
-    Raises:
-        ArgumentTypeError, ValueError: it is none; argparse says so.
-    """
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{abbreviated(text)} is not a whole number from {lowest} to {highest:,}")
+        return value
+
+    return parse
 
 
-def whole_number(text: str) -> int:
-    """Return a whole number, 0 or more.
-
-    Raises:
-        ArgumentTypeError, ValueError: it is none; argparse says so.
-    """
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 0 or more")
-    return value
+positive_int, whole_number = integer(1), integer(0)
+any_seed = integer(-MOST)
 
 
 def positive_float(text: str) -> float:
     """Return a number above 0.
 
     Raises:
-        ArgumentTypeError, ValueError: it is none; argparse says so.
+        ArgumentTypeError: it is none; argparse says so.
     """
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{abbreviated(text)} is not a positive number")
     return value

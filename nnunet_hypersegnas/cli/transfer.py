@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
 
     dataset = PreprocessedDataset.find(args.to, args.p, args.configuration, preprocessed=False)
     found = find_architecture(args.architecture, search_space(dataset), args.c)
+    if args.c and not found.is_of_plans:
+        raise PlansError(f"-c {args.c} names a configuration of plans, and {args.architecture} is not plans; omit -c")
     name = args.plans or (found.name if found.is_of_plans else f"HyperSegNAS_{found.name}")
     check_plans_name(name)
     path = dataset.folder / f"{name}.json"

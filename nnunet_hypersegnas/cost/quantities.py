@@ -7,6 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from nnunet_hypersegnas.cost.sizes import SizeError, format_bytes, parse_bytes
+from nnunet_hypersegnas.errors import abbreviated
 
 _COUNTS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _TIMES_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -53,7 +54,9 @@ def parse_count(text: str) -> int:
     unit = units.get(match[2].lower()) if match else None
     count = round(float(match[1]) * unit) if match and unit else 0
     if count <= 0:
-        raise SizeError(f"{text!r} is no number of things; write a positive number, if need be with k, M, G or T: 5M")
+        raise SizeError(
+            f"{abbreviated(text)} is no number of things; write a positive number, if need be with k, M, G or T: 5M"
+        )
     return count
 
 
@@ -67,7 +70,7 @@ def parse_ms(text: str) -> float:
     unit = _TIMES_MS.get(match[2].lower()) if match else None
     time_ms = float(match[1]) * unit if match and unit else 0
     if time_ms <= 0:
-        raise SizeError(f"{text!r} is no time; write a positive number with a unit (us, ms, s), as in 50ms")
+        raise SizeError(f"{abbreviated(text)} is no time; write a positive number with a unit (us, ms, s), as in 50ms")
     return time_ms
 
 

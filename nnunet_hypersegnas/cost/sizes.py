@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 
 UNITS = {"KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 _BY_LOWER_CASE = {unit.lower(): size for unit, size in UNITS.items()}
@@ -25,7 +25,8 @@ def parse_bytes(text: str) -> int:
     size = round(float(match[1]) * unit) if match and unit else 0
     if size <= 0:
         raise SizeError(
-            f"{text!r} is no memory size; write a positive number with a unit ({', '.join(UNITS)}), as in 5GB"
+            f"{abbreviated(text)} is no memory size; write a positive number with a unit ({', '.join(UNITS)}), as in "
+            "5GB"
         )
     return size
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nnunet_hypersegnas.cost import Quantity, SizeError, format_bytes, parse_bytes
+from nnunet_hypersegnas.errors import abbreviated
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
 
 OWN = "own"  # what the network takes that the plans name themselves: nnU-Net's own
@@ -54,24 +54,24 @@ class MemoryTarget:
         """
         word = text.strip()
         if len(word) > LONGEST or re.search(r"[^\S ]", word):
-            raise SizeError(f"{_short(text)} is no memory budget; {EXAMPLES}")
+            raise SizeError(f"{abbreviated(text)} is no memory budget; {EXAMPLES}")
         if word.lower() == OWN:
-            return cls(text, OWN, network=OWN)
+            return cls(word, OWN, network=OWN)
         if "%" in word:
             match = _SHARE.fullmatch(word)
             percent = float(match[1]) if match else 0.0
             if percent <= 0:
                 raise SizeError(
-                    f"{_short(text)} is no share of a network's memory; write a percentage above 0, as in 50%, which "
-                    "is half of what the plans' own network takes"
+                    f"{abbreviated(text)} is no share of a network's memory; write a percentage above 0, as in 50%, "
+                    "which is half of what the plans' own network takes"
                 )
-            return cls(text, _label(word).replace("%", "pct"), network=OWN, share=percent / 100)
+            return cls(word, _label(word).replace("%", "pct"), network=OWN, share=percent / 100)
         if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", word):
-            return cls(text, word, network=word)
+            return cls(word, word, network=word)
         try:
-            return cls(text, _label(word), bytes=parse_bytes(word))
+            return cls(word, _label(word), bytes=parse_bytes(word))
         except SizeError as error:
-            raise SizeError(f"{_short(text)} is no memory budget; {EXAMPLES}") from error
+            raise SizeError(f"{abbreviated(text)} is no memory budget; {EXAMPLES}") from error
 
     def resolved(self, networks: Mapping[str, float], count: Count) -> float:
         """Return the budget in bytes.
@@ -88,7 +88,7 @@ class MemoryTarget:
             return float(self.bytes)
         if self.network is None or self.network not in networks:
             raise SizeError(
-                f"{_short(self.text)} is no memory size, and no network of this name is known here; write "
+                f"{abbreviated(self.text)} is no memory size, and no network of this name is known here; write "
                 "a size with its unit, as in 5GB"
             )
         return count(self.share * networks[self.network])
@@ -215,9 +215,3 @@ def _check_labels(targets: Sequence[MemoryTarget]) -> None:
 
 def _label(text: str) -> str:
     return text.replace(" ", "").replace(".", "p")
-
-
-def _short(value: Any) -> str:
-    """Quote what a user wrote, shortened where it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"

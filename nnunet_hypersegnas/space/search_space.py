@@ -14,10 +14,12 @@ from functools import cached_property, lru_cache
 from operator import index
 from typing import Any, NamedTuple
 
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 
 N_OPERATIONS = 2  # {skip, convolution}; the paper leaves out DiNTS's pseudo-3D operators (section 3.1)
 DEFAULT_LAYERS = 12
+MOST_LAYERS = 100  # the paper has 12; tables of thousands of layers would fill the memory
+MOST_CHANNELS = 100_000
 
 
 class SearchSpaceError(HyperSegNASError):
@@ -63,10 +65,12 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.layers < 1:
-            faults.append(f"layers is {self.layers}, at least 1 is needed")
-        if not self.channels or min(self.channels) < 1:
-            faults.append(f"channels is {list(self.channels)}, positive numbers are needed, one for each scale")
+        if not 1 <= self.layers <= MOST_LAYERS:
+            faults.append(f"layers is {self.layers}, needed are 1 to {MOST_LAYERS}")
+        if not self.channels or not all(1 <= count <= MOST_CHANNELS for count in self.channels):
+            faults.append(
+                f"channels is {abbreviated(list(self.channels))}, needed are 1 to {MOST_CHANNELS:,} for each scale"
+            )
         if not len(self.channels) == len(self.strides) == len(self.kernel_sizes):
             faults.append(
                 f"channels, strides and kernel_sizes describe {len(self.channels)}, {len(self.strides)} and "

@@ -25,7 +25,7 @@ def test_sizes_are_read_with_decimal_and_binary_units(text, size):
 def test_anything_else_is_refused_with_the_units_that_are_known(text):
     with pytest.raises(SizeError, match=r"is no memory size.*KB, KiB, MB, MiB, GB, GiB.*as in 5GB") as error:
         parse_bytes(text)
-    assert str(error.value).startswith(repr(text)) and "\n" not in str(error.value)
+    assert str(error.value).startswith(repr(text)[:60]) and len(str(error.value)) < 250 and "\n" not in str(error.value)
     assert isinstance(error.value, HyperSegNASError)
 
 
