@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -72,3 +73,27 @@ def _overwritten(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 CHANGES = (_flipped, _cut_off, _cut_out, _inserted, _repeated, _overwritten)
+
+
+ODD_VALUES = (None, True, -1, 0, 2.5, 1e308, float("nan"), 10**20, "", "x", "a" * 10_000, [], {}, [[]], [None], {"": 0})
+
+
+@st.composite
+def json_mutated(draw: st.DrawFn, value: object, most: int = 3) -> object:
+    """Return what a JSON file holds after up to `most` of its values, wherever they are, were replaced or removed."""
+    value = deepcopy(value)
+    for _ in range(draw(st.integers(1, most))):
+        holder, key = value, draw(st.sampled_from(_keys(value)))
+        while (inner := _keys(holder[key])) and draw(st.integers(0, 3)):
+            holder, key = holder[key], draw(st.sampled_from(inner))
+        if draw(st.integers(0, 4)):
+            holder[key] = deepcopy(draw(st.sampled_from(ODD_VALUES)))
+        else:
+            del holder[key]
+        if not _keys(value):
+            break
+    return value
+
+
+def _keys(value: object) -> list:
+    return list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
