@@ -16,7 +16,7 @@ LIBRARY = {"space", "architectures", "cost", "search", "evaluation", "nnunet", "
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
-    "environment": set(),
+    "environment": {"errors"},
     "json_files": {"errors"},
     "search_settings": set(),
     "space": set(),

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from nnunet_hypersegnas.environment import check_processes
 from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
 
 MOST_CHARACTERS, MOST_FAULTS = 1200, 40  # of a message, and of a list of faults: what a screen has room for
@@ -28,6 +29,7 @@ def run_command(
     args = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
+        check_processes()
         return run(args) or 0
     except FaultsError as report:
         if args.debug:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
@@ -31,16 +33,24 @@ class DatasetError(HyperSegNASError):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessedDataset:
-    """One configuration of one plans file of a data set in nnUNet_preprocessed."""
+    """One configuration of one plans file of a data set in nnUNet_preprocessed.
+
+    Attributes:
+        name: nnU-Net's.
+        plans, configuration_name: the plans, and which of their configurations.
+        dataset_json: content of dataset.json.
+        trust_plans: whether networks of these and other plans of the data set may be built of any class they name.
+    """
 
     name: str
     plans: Mapping[str, Any]
     configuration_name: str
     dataset_json: Mapping[str, Any]
+    trust_plans: bool = False
 
     @classmethod
     def find(
-        cls, dataset: str, plans_name: str, configuration: str, *, preprocessed: bool = True
+        cls, dataset: str, plans_name: str, configuration: str, *, preprocessed: bool = True, trust_plans: bool = False
     ) -> PreprocessedDataset:
         """Find a data set by nnU-Net's name or id.
 
@@ -49,6 +59,7 @@ class PreprocessedDataset:
             plans_name: of its plans.
             configuration: of these plans.
             preprocessed: whether its cases are needed; otherwise plans and dataset.json are enough.
+            trust_plans: whether networks may be built of any class that plans name.
 
         Raises:
             DatasetError: naming what is missing or wrong, and the command that mends it.
@@ -78,6 +89,7 @@ class PreprocessedDataset:
             plans=plans,
             configuration_name=configuration,
             dataset_json=read_dataset_json(folder / "dataset.json"),
+            trust_plans=trust_plans,
         )
         if preprocessed and (not found.data_folder.is_dir() or not any(found.data_folder.iterdir())):
             raise DatasetError(
@@ -134,6 +146,21 @@ class PreprocessedDataset:
         return infer_dataset_class(folder)(
             folder, folder_with_segs_from_previous_stage=str(first_stage.folder) if first_stage else None
         )
+
+    @contextmanager
+    def reading(self, case: str) -> Iterator[None]:
+        """Say which preprocessed case is meant where its files turn out to be damaged.
+
+        Raises:
+            DatasetError: naming the case, and where its files lie.
+        """
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, UnpicklingError) as error:
+            raise DatasetError(
+                f"the preprocessed case {case} in {self.data_folder} cannot be read "
+                f"({type(error).__name__}: {abbreviated(str(error), 200)}); run nnUNetv2_preprocess again"
+            ) from error
 
     def validation_cases(self, fold: int) -> list[str]:
         """Return the validation cases of a fold.

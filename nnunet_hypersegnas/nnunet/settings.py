@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_hypersegnas.architectures import MAN_INPUTS, SCALAR_POSITIONS
 from nnunet_hypersegnas.cost import check_patch, is_size
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 from nnunet_hypersegnas.nnunet.recipes import AUGMENTATIONS, BLOCK, PAPER_ANNEALING_SHARE, PAPER_EPOCHS, RECIPES
 from nnunet_hypersegnas.nnunet.stages import Stages
 from nnunet_hypersegnas.search import memory_fault
@@ -128,7 +128,9 @@ class SuperNetSettings:
         if not faults:
             for name, allowed in CHOICES.items():
                 if getattr(self, name) not in allowed:
-                    faults.append(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, allowed))}")
+                    faults.append(
+                        f"{name} is {abbreviated(getattr(self, name))}, allowed are {', '.join(map(repr, allowed))}"
+                    )
             if self.scales is not None and self.channels is not None and self.scales != len(self.channels):
                 faults.append(f"scales is {self.scales}, but channels names {len(self.channels)} scales")
             if not self.relative_scalars and self.scalar_position == "input":
@@ -180,7 +182,7 @@ class SuperNetSettings:
                 ok, needed = number and 0 <= value <= 1, "a number from 0 to 1"
             case _:
                 ok, needed = number and value > 0, "a positive number"
-        return None if ok else f"{field.name} is {value!r}, needed is {needed}"
+        return None if ok else f"{field.name} is {abbreviated(value)}, needed is {needed}"
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any]) -> SuperNetSettings:
@@ -194,7 +196,9 @@ class SuperNetSettings:
             raise SettingsError(f"the {BLOCK!r} block of the plans is a {type(block).__name__}; an object is needed")
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(block) - set(known)):
-            raise SettingsError(f"the {BLOCK!r} block of the plans has unknown keys {unknown}; known are {known}")
+            raise SettingsError(
+                f"the {BLOCK!r} block of the plans has unknown keys {abbreviated(unknown)}; known are {known}"
+            )
         recipe = block.get("recipe")
         of_recipe = dict(RECIPES.get(recipe, {})) if isinstance(recipe, str) else {}
         stages = len(configuration.get("architecture", {}).get("arch_kwargs", {}).get("strides", ()))

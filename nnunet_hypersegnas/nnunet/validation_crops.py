@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 from nnunet_hypersegnas.atomic import temporary_folder, write_json
 from nnunet_hypersegnas.json_files import read_object
@@ -126,24 +127,32 @@ def _mapped(folder: Path, number: int, case: str) -> ValidationCrop:
 def _cut(dataset: PreprocessedDataset, keys: Sequence[str]) -> Iterator[ValidationCrop]:
     cases = dataset.cases()
     for key in keys:
-        data, seg, prediction, properties = cases.load_case(key)
-        labels = np.asarray(seg[:])[0]
-        foreground = labels > 0
-        if dataset.label_manager.has_ignore_label:
-            foreground &= labels != dataset.label_manager.ignore_label
-        if not foreground.any():
-            continue
-        transposed = [properties["spacing"][i] for i in dataset.plans_manager.transpose_forward]
-        spacing_mm = list(dataset.configuration.spacing)
-        box = foreground_box(
-            foreground, [*transposed[: 3 - len(spacing_mm)], *spacing_mm], dataset.configuration.patch_size
-        )
-        image = network_input(
-            np.array(data[(slice(None), *box)]),
-            None if prediction is None else np.asarray(prediction[box]),
-            dataset.label_manager,
-        )
-        yield ValidationCrop(case=key, image=image, labels=labels[box].copy())
+        with dataset.reading(key):
+            crop = _crop_of(dataset, cases, key)
+        if crop is not None:
+            yield crop
+
+
+def _crop_of(dataset: PreprocessedDataset, cases: nnUNetBaseDataset, key: str) -> ValidationCrop | None:
+    """Return the crop of a case; None where it has no foreground."""
+    data, seg, prediction, properties = cases.load_case(key)
+    labels = np.asarray(seg[:])[0]
+    foreground = labels > 0
+    if dataset.label_manager.has_ignore_label:
+        foreground &= labels != dataset.label_manager.ignore_label
+    if not foreground.any():
+        return None
+    transposed = [properties["spacing"][i] for i in dataset.plans_manager.transpose_forward]
+    spacing_mm = list(dataset.configuration.spacing)
+    box = foreground_box(
+        foreground, [*transposed[: 3 - len(spacing_mm)], *spacing_mm], dataset.configuration.patch_size
+    )
+    image = network_input(
+        np.array(data[(slice(None), *box)]),
+        None if prediction is None else np.asarray(prediction[box]),
+        dataset.label_manager,
+    )
+    return ValidationCrop(case=key, image=image, labels=labels[box].copy())
 
 
 def foreground_box(

@@ -80,9 +80,9 @@ class SearchSpace:
         if dimensions not in ({2}, {3}):
             faults.append(f"strides and kernel sizes have {sorted(dimensions)} axes; all must have 2, or all 3")
         if any(s < 1 for stride in self.strides for s in stride):
-            faults.append(f"strides is {self.strides}, positive integers are needed")
+            faults.append(f"strides is {abbreviated(self.strides)}, positive integers are needed")
         if any(k < 1 or k % 2 == 0 for kernel in self.kernel_sizes for k in kernel):
-            faults.append(f"kernel_sizes is {self.kernel_sizes}, odd positive integers are needed")
+            faults.append(f"kernel_sizes is {abbreviated(self.kernel_sizes)}, odd positive integers are needed")
         if faults:
             raise SearchSpaceError("not a search space: " + "; ".join(faults))
 

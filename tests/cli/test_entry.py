@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from nnunet_hypersegnas.cli.entry import run_command
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
 
 
 def command(error: BaseException | None, *arguments: str) -> int:
@@ -79,3 +79,27 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         command(None, "--unknown")
     assert exit_.value.code == 2
     assert "unrecognized arguments: --unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("nnUNet_def_n_proc", "many"), ("nnUNet_n_proc_DA", "-1"), ("nnUNet_def_n_proc", "0")]
+)
+def test_variables_that_nnunet_cannot_read_are_named(name, value, monkeypatch, capsys) -> None:
+    monkeypatch.setenv(name, value)
+    assert command(None) == 1
+    assert f"variable {name} is '{value}', needed is a whole number" in capsys.readouterr().err
+
+
+def test_what_is_very_long_is_shown_in_part(capsys) -> None:
+    assert command(HyperSegNASError(f"{'x' * 10_000}; do this next")) == 1
+    error = capsys.readouterr().err
+    assert len(error) < 1500 and error.rstrip().endswith("; do this next")
+    with pytest.raises(SystemExit):
+        command(None, "--" + "x" * 10_000)
+    assert len(capsys.readouterr().err) < 1500
+
+
+def test_of_very_many_faults_some_are_named(capsys) -> None:
+    assert command(FaultsError("wrong", [f"file {i}" for i in range(500)])) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) < 50 and lines[-1] == "  and 460 more"

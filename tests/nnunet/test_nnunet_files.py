@@ -85,7 +85,7 @@ def test_plans_of_which_a_configuration_lacks_something_are_refused_where_it_is_
     del content["configurations"][CONFIGURATION]["patch_size"]
     content["configurations"]["heir"] = {"inherits_from": CONFIGURATION}
     loaded = read_plans_file(written(tmp_path / "Plans.json", content))
-    with pytest.raises(JsonFileError, match=r"configuration heir of plans .* is not complete: it has no key patch_size"):
+    with pytest.raises(JsonFileError, match=r"heir of plans .* is not complete: it has no key patch_size"):
         check_configuration(loaded, "heir")
 
 

@@ -93,13 +93,14 @@ class ManAnalysis:
             name: of a preprocessed case.
             begin: called with the number of steps; what it returns, with the steps of each batch.
         """
-        data, seg, prediction, properties = self.dataset.cases().load_case(name)
         manager = self.dataset.label_manager
-        labels = np.asarray(seg[:])[0]
+        with self.dataset.reading(name):
+            data, seg, prediction, properties = self.dataset.cases().load_case(name)
+            labels = np.asarray(seg[:])[0]
+            image = network_input(np.array(data[:]), None if prediction is None else np.asarray(prediction[:]), manager)
         foreground = labels > 0
         if manager.has_ignore_label:
             foreground &= labels != manager.ignore_label
-        image = network_input(np.array(data[:]), None if prediction is None else np.asarray(prediction[:]), manager)
         window = SlidingWindow([image], self.dataset.configuration.patch_size, self.device, stride=self.stride)
         first, second = (found.architecture for found in self.architectures)
         advance = begin(2 * len(window.patches))
