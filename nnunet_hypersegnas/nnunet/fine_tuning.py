@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
@@ -15,13 +18,17 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_hypersegnas.architectures import SearchedNet
 from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.cost.measuring import is_out_of_memory
 from nnunet_hypersegnas.environment import environment
+from nnunet_hypersegnas.errors import abbreviated
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
 from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.space import SearchSpace
+
+log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 60.0  # so much is lost at most where a fine-tuning is interrupted
 
@@ -79,16 +86,14 @@ class FineTuner:
             iterations: how many.
             learning_rate: of the first one.
             seed: of the batches.
-            unfinished: file that an interrupted fine-tuning goes on from; of no use when this has returned.
+            unfinished: file that an interrupted fine-tuning goes on from, unless it is damaged; of no use when this
+                has returned.
         """
         trainer = self.trainer
         network.deep_supervision = True
         network.train()
-        trainer.network = network
-        trainer.optimizer = sgd(trainer, learning_rate)
-        if trainer.grad_scaler is not None:
-            trainer.grad_scaler = type(trainer.grad_scaler)()
-        first, saved = self._load(unfinished), time.monotonic()
+        self._begin(network, learning_rate)
+        first, saved = self._go_on(unfinished, iterations, learning_rate), time.monotonic()
         with self._batches(seed, first) as batches:
             for iteration in range(first, iterations):
                 for group in trainer.optimizer.param_groups:
@@ -133,14 +138,44 @@ class FineTuner:
         with written_atomically(path) as temporary:
             torch.save(state, temporary)
 
-    def _load(self, path: Path) -> int:
-        """Take up an interrupted fine-tuning, where there is one, and return its next iteration."""
+    def _begin(self, network: SearchedNet, learning_rate: float) -> None:
+        trainer = self.trainer
+        trainer.network = network
+        trainer.optimizer = sgd(trainer, learning_rate)
+        if trainer.grad_scaler is not None:
+            trainer.grad_scaler = type(trainer.grad_scaler)()
+
+    def _go_on(self, path: Path, iterations: int, learning_rate: float) -> int:
+        """Take up an interrupted fine-tuning, where there is one, and return its next iteration.
+
+        A file that cannot be read, or is of something else, is set aside, and the fine-tuning starts anew.
+        """
         if not path.exists():
             return 0
-        trainer = self.trainer
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
+        network = self.trainer.network
+        start = {name: value.clone() for name, value in network.state_dict().items()}
+        try:
+            return self._take_up(torch.load(path, map_location=self.trainer.device, weights_only=True), iterations)
+        except Exception as error:  # torch raises whatever pickle, zip and a state of something else do
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise
+            aside = path.with_name(f"{path.name}.damaged")
+            os.replace(path, aside)
+            log.warning("no fine-tuning goes on from %s (%s); it starts anew", aside, abbreviated(error))
+        network.load_state_dict(start)
+        self._begin(network, learning_rate)
+        return 0
+
+    def _take_up(self, state: Mapping[str, Any], iterations: int) -> int:
+        trainer, iteration = self.trainer, int(state["iteration"])
         trainer.network.load_state_dict(state["network"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         if trainer.grad_scaler is not None:
             trainer.grad_scaler.load_state_dict(state["grad_scaler"])
-        return int(state["iteration"])
+        # The optimizer does not look at this itself.
+        for parameter, buffers in trainer.optimizer.state.items():
+            if any(buffer is not None and buffer.shape != parameter.shape for buffer in buffers.values()):
+                raise ValueError("its optimizer is of another network")
+        if not 0 <= iteration <= iterations:
+            raise ValueError(f"iteration {iteration} is not one of {iterations}")
+        return iteration

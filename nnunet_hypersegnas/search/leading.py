@@ -37,8 +37,10 @@ from nnunet_hypersegnas.space import Architecture
 
 POLL_S = 0.1
 SWEEP_S = 1.0
-MOST_DEATHS = 10  # of workers over one evaluation, after which it is given up
+# Of one evaluation while one process leads; whoever leads next counts anew, since the cause may be gone.
+MOST_DEATHS = 10  # of workers over it, after which it is given up
 MOST_ERRORS = 2
+UNFINISHED = (TrialState.FAIL, TrialState.RUNNING)
 # Optuna looks at all waiting trials whenever a worker asks for one (0.4 s where 1,000 wait in SQLite), so few wait.
 SPARE = 8
 
@@ -66,6 +68,8 @@ class Lead:
         self._nameless_since: dict[int, float] = {}
         self._swept = -SWEEP_S
         with InterruptsHeldBack():
+            # What failed before, or was left running by a process that is gone, says nothing of now.
+            self._earlier = {trial.number for trial in study.get_trials(deepcopy=False, states=UNFINISHED)}
             self._refresh()  # what cannot be read is told before anything is done
 
     def evaluate(
@@ -119,6 +123,8 @@ class Lead:
                 if trial.state is TrialState.COMPLETE:
                     # Twice, where a worker that was thought dead came back: the first one counts.
                     self._results.setdefault(task, Evaluation.from_json(trial.user_attrs[EVALUATION]))
+                elif trial.number in self._earlier:
+                    continue
                 elif ERROR in trial.user_attrs:
                     self._errors.setdefault(task, []).append(trial.user_attrs[ERROR])
                 elif trial.state is TrialState.FAIL:
@@ -128,7 +134,10 @@ class Lead:
         for id_ in missing:
             task = rung.name, id_
             if len(errors := self._errors.get(task, [])) >= MOST_ERRORS:
-                raise EvaluationError(f"{rung.title} failed {len(errors)} times for architecture {id_}: {errors[-1]}")
+                raise EvaluationError(
+                    f"{rung.title} failed {len(errors)} times for architecture {id_}: {errors[-1]}; the same command "
+                    "tries it again"
+                )
             if self._deaths[task] >= MOST_DEATHS and task not in self._results:
                 warnings.warn(
                     f"{rung.title} is given up for architecture {id_}: {self._deaths[task]} workers died over it "

@@ -66,3 +66,66 @@ def test_what_was_interrupted_goes_on_where_it_stood(tune, monkeypatch, tmp_path
     assert (tmp_path / "parts").exists()
     assert equal(tune(name="parts"), whole)
     assert len(steps) == 4 + 3  # three were kept, the broken one is done again
+
+
+def _cut(path, whole):
+    path.write_bytes(path.read_bytes()[: whole // 2])
+
+
+def _change(path, **values):
+    torch.save({**torch.load(path, weights_only=True), **values}, path)
+
+
+def _other_network(path, whole):
+    network = torch.load(path, weights_only=True)["network"]
+    _change(path, network={name: torch.cat([value, value]) for name, value in network.items()})
+
+
+def _other_optimizer(path, whole):
+    optimizer = torch.load(path, weights_only=True)["optimizer"]
+    for buffers in optimizer["state"].values():
+        buffers["momentum_buffer"] = torch.zeros(7)
+    _change(path, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path, whole: path.write_bytes(b"garbage"),
+        lambda path, whole: path.write_bytes(b""),
+        lambda path, whole: torch.save([1], path),
+        lambda path, whole: _change(path, iteration=99),
+        lambda path, whole: _change(path, optimizer={}),
+        _cut,
+        _other_network,
+        _other_optimizer,
+    ],
+    ids=["text", "empty", "list", "iteration", "no optimizer", "cut", "other network", "other optimizer"],
+)
+def test_a_damaged_unfinished_fine_tuning_is_set_aside_and_begun_anew(tune, interrupted_file, caplog, spoil):
+    file, expected = interrupted_file
+    spoil(file, file.stat().st_size)
+    content = file.read_bytes()
+    assert equal(tune(name=file.name), expected)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"no fine-tuning goes on from {file}.damaged (" in line and "it starts anew" in line and "\n" not in line
+    assert file.with_name(f"{file.name}.damaged").read_bytes() == content
+
+
+@pytest.fixture
+def interrupted_file(tune, monkeypatch, tmp_path):
+    """The file of a fine-tuning that was interrupted in its fourth iteration, and what comes out without that."""
+    whole, steps = tune(name="whole"), []
+    train_step = fine_tuning.SpaceTrainer.train_step
+
+    def interrupted(self, batch):
+        steps.append(batch)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return train_step(self, batch)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(fine_tuning, "SAVE_EVERY_S", 0.0)
+        patched.setattr(fine_tuning.SpaceTrainer, "train_step", interrupted)
+        tune(name="parts")
+    return tmp_path / "parts", whole
