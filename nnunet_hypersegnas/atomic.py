@@ -62,6 +62,11 @@ def sweep(folder: Path, name: str | None = None) -> None:
                 _remove_unless_held(Path(entry.path))
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder has a temporary name."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder, if need be, and a file in it that is removed at once.
 

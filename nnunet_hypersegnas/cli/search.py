@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from nnunet_hypersegnas.cli.device import chosen_device
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.search_arguments import build_parser
 from nnunet_hypersegnas.cost import Quantity, parse_bytes
+from nnunet_hypersegnas.errors import HyperSegNASError
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +44,8 @@ def run(args: argparse.Namespace) -> None:
     if args.tolerance:
         parse_bytes(args.tolerance)
     labels_of(args.memory)
+    if args.plans_folder and not args.plans:
+        raise HyperSegNASError("--plans-folder says where plans are written; give them a name with --plans")
     storage = args.storage or os.environ.get(STORAGE_VARIABLE)
     shown_storage = without_password(storage) if storage else None
 
@@ -131,9 +136,11 @@ def _lead(
     search.load_super_net()
     memory = args.memory_metric or ("predicted" if search.device.type == "cpu" else "the best metric there is")
     record = search.record(asked.budgets, memory, shown_storage)
-    findings = Findings(search.dataset, search.space, folder, record, args.plans, args.overwrite)
+    findings = Findings(search.dataset, search.space, folder, record, args.plans, args.overwrite, args.plans_folder)
+    findings.check_plans_folder()
     findings.check_plans_names([budget.label for budget in asked.budgets])
     url = folder.storage_url(storage)
+    folder.write(record)  # before anything else lies there, so that whatever happens the same command goes on
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage_errors(url))
         if storage:
@@ -153,21 +160,25 @@ def _lead(
         contests = search.contests(budgets.budgets, measuring)
         crew = _crew(args, search, storage)
         opened = open_storage(url)
-        rungs = search.prepare(record)
+        course = search.prepare(record)
         with reading_errors(url):
             lead = Lead(open_study(opened, record.study, create=True))
+        folder.write(replace(record, prepared=True))
         stack.enter_context(lead.led())
         stack.callback(lambda: lead.release(crew.end()))
         print("\n".join([measuring.note, *budgets.lines()]))
         print(f"Run folder: {folder.path} (hsnas_status tells how far it is)", flush=True)
         if args.workers == 0:
             print("No workers here: call the same command with --join, on this machine or on others.", flush=True)
-        search.run(contests, rungs, lead, crew, measuring, stage_bars(folder.path.name))
-        found = findings.write_winners(contests, rungs[-1], measuring)
-        front = findings.write_front(contests, rungs[-1], measuring) if args.pareto else []
+        search.run(contests, course, lead, crew, measuring, stage_bars(folder.path.name), force=args.force)
+        last = course.rungs[-1]
+        found = findings.write_winners(contests, last, measuring)
+        front = findings.write_front(contests, last, measuring) if args.pareto else []
     _print_contests(contests, search)
-    _print_found(found, front, args, search.space)
-    print(f"All fine-tuned networks, DSC against memory: {_draw_front(contests, rungs[-1], measuring, folder.path)}")
+    if fault := course.ranking_fault(contests):
+        print(f"Forced, though on the first rung {fault}: the winners below say nothing of the architectures.")
+    _print_found(found, front, args, search)
+    print(f"All fine-tuned networks, DSC against memory: {_draw_front(contests, last, measuring, folder.path)}")
     spent = search.spent
     print(
         f"{spent.evaluations} evaluations at a cost of {spent.cost_patches:,} scored patches (a trained one counts "
@@ -223,7 +234,7 @@ def _print_contests(contests: Sequence[Contest], search: SuperNetSearch) -> None
 
 
 def _print_found(
-    found: Sequence[FoundNetwork], front: Sequence[FoundNetwork], args: argparse.Namespace, space: SearchSpace
+    found: Sequence[FoundNetwork], front: Sequence[FoundNetwork], args: argparse.Namespace, search: SuperNetSearch
 ) -> None:
     from nnunet_hypersegnas.cli.tables import format_table
     from nnunet_hypersegnas.nnunet.findings import BIAS_NOTE, describe
@@ -234,9 +245,12 @@ def _print_found(
         print(format_table(describe(front)))
     print(f"DSC: fold {args.fold}, {BIAS_NOTE}.")
     for one in [*found, *front]:
-        picture = _draw(one, space)
+        picture = _draw(one, search.space)
         print(f"{one.label}: record in {one.record}, picture in {picture}")
         if one.plans:
+            if args.plans_folder:
+                copy = shlex.join(["cp", str(one.plans), str(search.dataset.folder)])
+                print(f"  nnU-Net finds the plans once they are copied: {copy}")
             print(
                 f"  train: nnUNetv2_train {args.dataset} {args.configuration} FOLD -p {one.plans.stem}\n"
                 f"  with inherited weights (fold {args.fold} only): -pretrained_weights {one.weights}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
 from nnunet_hypersegnas.search_settings import STRATEGIES, SearchSettings
@@ -67,7 +68,19 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--pareto", action="store_true", help="write all networks than which none is both smaller and better, too"
     )
+    group.add_argument(
+        "--plans-folder",
+        type=Path,
+        metavar="FOLDER",
+        help="where plans are written, as where nnUNet_preprocessed is read-only; nnU-Net finds them once they are "
+        "copied there [the data set's folder in nnUNet_preprocessed]",
+    )
     group.add_argument("--overwrite", action="store_true", help="replace plans of that name")
+    group.add_argument(
+        "--force",
+        action="store_true",
+        help="go on, and write plans, though the scores of all candidates are 0 or the same, or a label's are all 0",
+    )
     group.add_argument(
         "--run", metavar="NAME", help="name of the run's folder beside the super-net [that of --plans, or 'search']"
     )

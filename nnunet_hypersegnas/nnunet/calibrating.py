@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
 
 import torch
+from nnunetv2.paths import nnUNet_results
 
 from nnunet_hypersegnas.cost import Calibration, Conditions, CostError, CostModel, Fit, Quantity
 from nnunet_hypersegnas.cost.measuring import MemoryMetric
@@ -43,9 +45,16 @@ def conditions_of(model: CostModel, device: torch.device) -> Conditions:
 
 
 def calibration_file(dataset: PreprocessedDataset, device: torch.device) -> Path:
-    """Return where a data set's configuration keeps the calibration of a device of this name."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", device_name(device)).strip("-")
-    return dataset.folder / FOLDER / f"{dataset.plans['plans_name']}__{dataset.configuration_name}__{name}.json"
+    """Return where a data set's configuration keeps the calibration of a device of this name.
+
+    That is beside its plans, or among its results where it is not there and the plans' folder is read-only.
+    """
+    kind = re.sub(r"[^A-Za-z0-9]+", "-", device_name(device)).strip("-")
+    name = f"{dataset.plans['plans_name']}__{dataset.configuration_name}__{kind}.json"
+    folder = dataset.folder / FOLDER
+    if (folder / name).exists() or os.access(folder if folder.exists() else dataset.folder, os.W_OK):
+        return folder / name
+    return Path(nnUNet_results) / dataset.name / FOLDER / name
 
 
 def read_calibration(path: Path, now: Conditions, metric: MemoryMetric | None) -> Calibration:

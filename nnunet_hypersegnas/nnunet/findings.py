@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nnunet_hypersegnas
-from nnunet_hypersegnas.atomic import write_json, written_atomically
+from nnunet_hypersegnas.atomic import check_writable, write_json, written_atomically
 from nnunet_hypersegnas.cost import Quantity, format_bytes
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_plans
 from nnunet_hypersegnas.nnunet.device_measuring import Measuring
@@ -49,6 +49,7 @@ class Findings:
         record: what the search was started with.
         plans_name: of the plans that are written; None writes none.
         overwrite: replace plans of these names that this search did not write, or that were edited since.
+        plans_folder: where plans are written; None for the data set's, where nnU-Net finds them.
     """
 
     def __init__(
@@ -59,9 +60,23 @@ class Findings:
         record: RunRecord,
         plans_name: str | None,
         overwrite: bool,
+        plans_folder: Path | None = None,
     ) -> None:
         self.dataset, self.space, self.folder, self.record = dataset, space, folder, record
         self.plans_name, self.overwrite = plans_name, overwrite
+        self.plans_folder = plans_folder or dataset.folder
+
+    def check_plans_folder(self) -> None:
+        """Raise PlansError where plans are to be written and cannot be."""
+        if self.plans_name is None:
+            return
+        try:
+            check_writable(self.plans_folder)
+        except OSError as error:
+            raise PlansError(
+                f"plans cannot be written to {self.plans_folder} ({error.strerror}); name another folder with "
+                f"--plans-folder, and copy them to {self.dataset.folder} afterwards"
+            ) from error
 
     def check_plans_names(self, labels: Sequence[str]) -> None:
         """Refuse to replace plans that this very search did not write, or that were edited since.
@@ -72,23 +87,28 @@ class Findings:
         """
         if self.plans_name is None or self.overwrite:
             return
-        if taken := [f"{self._name(label)}.json" for label in labels if self._is_taken(label)]:
+        # Where they are written, and where nnU-Net finds them once they are copied.
+        folders = dict.fromkeys([self.plans_folder, self.dataset.folder])
+        taken = [self._path(label, folder) for folder in folders for label in labels if self._is_taken(label, folder)]
+        if taken:
             raise PlansError(
-                f"{', '.join(taken)} exist already in {self.dataset.folder}; choose another name with --plans, or "
-                "replace them with --overwrite"
+                f"{', '.join(map(str, taken))} exist already; choose another name with --plans, or replace them with "
+                "--overwrite"
             )
         if self.dataset.first_stage:
             for label in labels:
                 self.dataset.first_stage.check_hand_on(self._name(label))
 
-    def _is_taken(self, label: str) -> bool:
-        name = self._name(label)
-        if not (self.dataset.folder / f"{name}.json").exists():
+    def _is_taken(self, label: str, folder: Path) -> bool:
+        if not self._path(label, folder).exists():
             return False
-        found = read_plans(self.dataset.folder, name)
+        found = read_plans(folder, self._name(label))
         provenance = found.get(PROVENANCE, {})
         content = provenance.pop(CONTENT, None)
         return bool(provenance.get("search") != self._identity(label) or content != digest(found))
+
+    def _path(self, label: str, folder: Path) -> Path:
+        return folder / f"{self._name(label)}.json"
 
     def write_winners(self, contests: Sequence[Contest], last: Rung, measuring: Measuring) -> list[FoundNetwork]:
         """Write the best network of each budget: record, inherited weights and, where named, plans.
@@ -149,7 +169,7 @@ class Findings:
         provenance = {**self._provenance(label, network, weights), **more}
         record = self.folder.path / f"{name}.json"
         write_json(record, {**provenance, **candidates})
-        plans = self.dataset.folder / f"{name}.json" if self.plans_name else None
+        plans = self._path(label, self.plans_folder) if self.plans_name else None
         if plans:
             self._write_plans(plans, network, provenance)
         return FoundNetwork(label=label, network=network, record=record, plans=plans, weights=weights)

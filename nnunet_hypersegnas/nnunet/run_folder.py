@@ -15,13 +15,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import nnunet_hypersegnas
-from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.atomic import is_temporary, sweep, write_json
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles
 from nnunet_hypersegnas.search import Address, SearchSettings, is_sqlite, sqlite_url, without_password
 
 FORMAT = 1  # of run.json
+LOCK_S = 1.0  # to wait for the lock, which those who only look whether it is held have for a moment
 
 
 class RunError(HyperSegNASError):
@@ -43,6 +44,7 @@ class RunRecord:
         storage: without its password; None stands for an SQLite file in the run's folder.
         host: where the search is led.
         study: name of the Optuna study; of this folder alone, since storages hold the studies of many.
+        prepared: whether crops and study are there, so that workers can begin.
     """
 
     dataset: str
@@ -59,6 +61,7 @@ class RunRecord:
     storage: str | None
     host: str
     study: str
+    prepared: bool = True  # as all records of earlier versions were, which wrote them last
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -77,7 +80,9 @@ class RunRecord:
 
     def arguments(self) -> dict[str, Any]:
         """Return, flat, all that has to be the same where a search is continued."""
-        other = {key: value for key, value in vars(self).items() if key not in ("settings", "host", "study")}
+        other = {
+            key: value for key, value in vars(self).items() if key not in ("settings", "host", "study", "prepared")
+        }
         return {**other, **self.settings.to_json()}
 
     @property
@@ -135,9 +140,11 @@ class RunFolder:
         Raises:
             RunError: the folder holds a search with other arguments.
         """
-        if not self.record_file.exists():
-            if self.path.exists() and any(file != self._lock_file for file in self.path.iterdir()):
-                raise RunError(f"{self.path} is there and holds no search; choose another --run")
+        if not self._is_begun():
+            if others := self._others():
+                raise RunError(
+                    f"{self.path} is there and holds no search ({len(others)} other files); choose another --run"
+                )
             return record
         before = self.read()
         then, now = before.arguments(), json.loads(json.dumps(record.arguments()))
@@ -146,14 +153,26 @@ class RunFolder:
                 f"{self.path} holds a search with other arguments ({'; '.join(changes)}); choose another --run, or "
                 "delete that folder"
             )
-        return replace(record, study=before.study)
+        return replace(record, study=before.study, prepared=before.prepared)
+
+    def _others(self) -> list[Path]:
+        """Return all that lies here, apart from what a search that leads writes before anything else."""
+        ours = {self._lock_file, self.record_file}
+        there = self.path.iterdir() if self.path.exists() else ()
+        return [file for file in there if file not in ours and not is_temporary(file)]
+
+    def _is_begun(self) -> bool:
+        """Whether there is a record, and more than a record of what was about to begin."""
+        if not self.record_file.exists():
+            return False
+        return bool(self._others()) or self.read().prepared
 
     def write(self, record: RunRecord) -> None:
         write_json(self.record_file, record.to_json())
 
     @contextmanager
     def led(self) -> Iterator[None]:
-        """Lead the search: one process at a time.
+        """Lead the search: one process at a time. What killed processes left here and beside is removed.
 
         Raises:
             RunError: another process leads it.
@@ -162,20 +181,43 @@ class RunFolder:
         lock = FileLock(self._lock_file)
         try:
             with contextlib.suppress(NotImplementedError):  # some shared file systems have no locks
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=LOCK_S)
         except Timeout:
             raise RunError(
                 f"the search in {self.path} runs already; help it with --join, see how far it is with hsnas_status "
                 f"{self.path}"
             ) from None
         try:
+            for folder in (self.path, self.finalists.folder, self.path.parent):  # the last one holds crops
+                sweep(folder)
             yield
         finally:
+            self._forget_what_was_not_begun()
             lock.release()
-            if not self.record_file.exists():  # nothing was begun
+            if not self.record_file.exists():
                 self._lock_file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # it holds something else
                     self.path.rmdir()
+
+    def _forget_what_was_not_begun(self) -> None:
+        with contextlib.suppress(RunError):
+            if not self._is_begun():
+                self.record_file.unlink(missing_ok=True)
+
+    @property
+    def is_led(self) -> bool:
+        """Whether a process leads the search, as far as this file system's locks tell."""
+        if not self._lock_file.exists():
+            return False
+        lock = FileLock(self._lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except NotImplementedError:
+            return False
+        lock.release()
+        return False
 
     def check_host(self, record: RunRecord, url: Address) -> None:
         """Raise RunError where this machine would share an SQLite file with another one."""

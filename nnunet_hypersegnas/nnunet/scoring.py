@@ -83,6 +83,11 @@ class CropScorer:
             values = np.where(sizes > 0, 2 * counts[:, 0] / sizes, np.nan)
         return dict(zip(self.names, values.tolist(), strict=True))
 
+    def labels_shown(self, patches: int | None = None) -> list[str]:
+        """Return the labels or regions that the first of `patches` show, or all of them, the crops whole."""
+        voxels = np.array([self._shown(self._reference(patch)) for patch in self.patches[:patches]])
+        return [name for name, count in zip(self.names, voxels.sum(axis=0), strict=True) if count]
+
     def _shown(self, reference: Tensor) -> list[int]:
         """Return how many voxels of each label or region there are."""
         by_value = torch.bincount(reference.flatten().long() - OUTSIDE, minlength=max(self.labels.all_labels) + 3)

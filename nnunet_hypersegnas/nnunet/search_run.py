@@ -37,14 +37,17 @@ from nnunet_hypersegnas.search import (
     Lead,
     Meter,
     Progress,
+    RankingError,
     Rung,
     Score,
     SearchSettings,
     Source,
+    Way,
     climb,
     gather,
     measured_candidates,
     predicted_candidates,
+    ranking_fault,
     refine,
     rungs_of,
     strategy_of,
@@ -77,6 +80,24 @@ class Spent:
             cost_patches=self.cost_patches + evaluation.cost_patches,
             seconds=self.seconds + evaluation.seconds,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """The way of a search.
+
+    Attributes:
+        rungs: the cheapest first.
+        labels: that the first rung shows.
+    """
+
+    rungs: Sequence[Rung]
+    labels: Sequence[str]
+
+    def ranking_fault(self, contests: Sequence[Contest]) -> str | None:
+        """Return why the scores on the first rung rank nothing, or None where they do."""
+        scored = {c.architecture: c.scores for contest in contests for c in contest.candidates}
+        return ranking_fault([scores[self.rungs[0]] for scores in scored.values()], self.labels)
 
 
 class _MeterAlone:
@@ -186,11 +207,12 @@ class SuperNetSearch:
                 storage=storage,
                 host=socket.gethostname(),
                 study=f"{self.dataset.name} {plans} fold {self.fold} {self.folder.path.name} {uuid.uuid4().hex[:8]}",
+                prepared=False,
             )
         )
 
-    def prepare(self, record: RunRecord) -> list[Rung]:
-        """Write what workers need, and return the search's rungs.
+    def prepare(self, record: RunRecord) -> Course:
+        """Cut the crops, where they are not there, and return the search's course.
 
         Raises:
             DatasetError: the fold's validation cases cannot be used.
@@ -198,13 +220,14 @@ class SuperNetSearch:
         crops_folder = self.folder.path.parent / record.crops
         crops = keep_validation_crops(crops_folder, self.dataset, self.fold, self.settings.validation_cases)
         scorer = CropScorer(self.dataset, crops, torch.device("cpu"))
-        self.folder.write(record)
-        return rungs_of(
+        rungs = rungs_of(
             self.settings,
             crops=len(scorer.crops),
             patches=len(scorer.patches),
             batch_size=self.dataset.configuration.batch_size,
         )
+        first = rungs[0]
+        return Course(rungs=rungs, labels=scorer.labels_shown(first.amount if first.way is Way.PATCHES else None))
 
     def contests(self, budgets: Sequence[Budget], measuring: Measuring) -> list[Contest]:
         """Return the budgets with where their candidates come from.
@@ -224,18 +247,22 @@ class SuperNetSearch:
     def run(
         self,
         contests: Sequence[Contest],
-        rungs: Sequence[Rung],
+        course: Course,
         lead: Lead,
         crew: Crew,
         measuring: Measuring,
         progress: Progress,
+        *,
+        force: bool = False,
     ) -> None:
         """Draw, evaluate and fine-tune the contests' candidates; what was evaluated before is not evaluated again.
 
         Raises:
             BudgetError: no architecture meets a budget.
             EvaluationError, CrewError: nothing gets evaluated.
+            RankingError: scores on the first rung rank nothing; with `force` the search goes on all the same.
         """
+        rungs = course.rungs
         stage: dict[str, Any] = {"rungs": [rung.to_json() for rung in rungs], "budgets": len(contests), "totals": {}}
 
         def evaluate(rung: Rung, architectures: Sequence[Architecture]) -> dict[Architecture, Score]:
@@ -274,6 +301,13 @@ class SuperNetSearch:
             return drawn
 
         gather(contests, rungs[0], draw, evaluate)
+        if not force and (fault := course.ranking_fault(contests)):
+            lead.announce({**stage, "now": "stopped, since the super-net cannot rank its sub-nets yet"})
+            raise RankingError(
+                f"{self.checkpoint} cannot rank its sub-nets yet: {rungs[0].title}, {fault}. Train it longer (epochs), "
+                "with more foreground (oversample_foreground), both in the plans' hypersegnas block, or with a smaller "
+                "patch; --force goes on all the same, and scores nothing anew"
+            )
         climb(contests, rungs, evaluate, alone(measuring.finalists))
         refine(contests, rungs, self.settings.refinements, draw, evaluate, alone(measuring.finalists))
         lead.announce({**stage, "now": "finished"})

@@ -100,15 +100,19 @@ class _Over:
 
 
 def _wait_for_start(folder: RunFolder) -> RunRecord:
+    """Wait until a search is prepared: as long as a process leads it, or else for a minute."""
     until = time.monotonic() + WAIT_FOR_START_S
-    while not folder.record_file.exists():
-        if time.monotonic() > until:
+    while True:
+        if folder.record_file.exists() and (record := folder.read()).prepared:
+            return record
+        if folder.is_led:
+            until = time.monotonic() + WAIT_FOR_START_S
+        elif time.monotonic() > until:
             raise RunError(
                 f"nobody leads a search in {folder.path}; start it with the same command without --join, on a machine "
                 "that has the same folders"
             )
         time.sleep(1)
-    return folder.read()
 
 
 def _evaluator(

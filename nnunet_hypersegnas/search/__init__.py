@@ -28,6 +28,7 @@ from nnunet_hypersegnas.search.placement import (
     unmet_budgets,
 )
 from nnunet_hypersegnas.search.progress import Progress, ProgressBar
+from nnunet_hypersegnas.search.ranking import RankingError, ranking_fault
 from nnunet_hypersegnas.search.rungs import Rung, Way, rungs_of
 from nnunet_hypersegnas.search.score import Score
 from nnunet_hypersegnas.search.storage import open_storage, reading_errors, storage_errors
@@ -63,6 +64,7 @@ __all__ = [
     "Meter",
     "Progress",
     "ProgressBar",
+    "RankingError",
     "Rung",
     "Score",
     "SearchSettings",
@@ -85,6 +87,7 @@ __all__ = [
     "pareto_front",
     "possible_range",
     "predicted_candidates",
+    "ranking_fault",
     "refine",
     "reading_errors",
     "rungs_of",

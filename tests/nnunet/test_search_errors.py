@@ -1,13 +1,16 @@
 """What a user can get wrong with `hsnas_search`: one line, a non-zero exit code, and nothing touched."""
 
+import errno
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from nnunet_hypersegnas import atomic
 from nnunet_hypersegnas.cli.search import main
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.super_net_loading import load_super_net
@@ -312,21 +315,51 @@ def test_a_fold_that_does_not_exist(search, copied_super_net):
     assert "fold 7 does not exist" in search(fold="7")
 
 
-def test_a_full_disk_damages_nothing(demo_environment, capsys):
+def test_a_full_disk_damages_nothing(demo_environment, capsys, monkeypatch):
     """The plans' temporary file leads to /dev/full, which answers every write as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     budget = demo_environment.summary["networks"][-1]["budget"]
     plans = demo_environment.preprocessed / f"FullDisk_{budget}.json"
-    temporary = plans.with_name(f"{plans.name}.{os.getpid()}.tmp")
     words = ["999", "3d_fullres", "0", "--memory", budget, "-p", PLANS, "--device", "cpu", "--plans", "FullDisk"]
     words += ["--candidates", "2", "--finalists", "1", "--finetune-iterations", "1", "--validation-cases", "1"]
-    temporary.symlink_to("/dev/full")
-    assert main(words) == 1
+    written_atomically = atomic.written_atomically
+
+    @contextmanager
+    def on_a_full_disk(path):
+        with written_atomically(path) as temporary:
+            if path == plans:
+                temporary.unlink()
+                temporary.symlink_to("/dev/full")
+            yield temporary
+
+    with monkeypatch.context() as full:
+        full.setattr(atomic, "written_atomically", on_a_full_disk)
+        assert main(words) == 1
     assert "no space left on the disk" in capsys.readouterr().err
-    assert not plans.exists() and not temporary.is_symlink()
+    assert not list(plans.parent.glob(f"{plans.name}*"))
     assert main(words) == 0  # with room again, the same command goes on
     assert json.loads(plans.read_text())["plans_name"] == plans.stem
+    plans.unlink()
+
+
+def test_a_folder_for_plans_that_cannot_be_written_to(search, demo_environment, monkeypatch, tmp_path):
+    """Noticed before anything is done, also by those whom a file's mode does not stop."""
+    make_file = atomic._make_file
+
+    def read_only(path):
+        if path.parent == demo_environment.preprocessed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return make_file(path)
+
+    monkeypatch.setattr(atomic, "_make_file", read_only)
+    line = search("--plans", "ReadOnly")
+    assert f"plans cannot be written to {demo_environment.preprocessed} (Permission denied)" in line
+    assert "name another folder with --plans-folder, and copy them to" in line
+    (tmp_path / "file").touch()
+    line = search("--plans", "ReadOnly", "--plans-folder", str(tmp_path / "file"))
+    assert "plans cannot be written to" in line and "(File exists)" in line
+    assert "give them a name with --plans" in search("--plans-folder", str(tmp_path))
 
 
 def test_usage_errors_exit_with_2(capsys):
