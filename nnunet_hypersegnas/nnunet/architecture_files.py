@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.nnunet.dataset import is_plans, read_json
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
+from nnunet_hypersegnas.json_files import read_object
+from nnunet_hypersegnas.nnunet.dataset import is_plans
+from nnunet_hypersegnas.nnunet.nnunet_files import check_plans
 from nnunet_hypersegnas.nnunet.plans import NETWORK_CLASS
 from nnunet_hypersegnas.space import Architecture, SearchSpace, named_architecture, names_of_architectures
+
+JSON = ".json"
 
 
 class ArchitectureFileError(HyperSegNASError):
@@ -49,14 +53,29 @@ def find_architecture(name: str, space: SearchSpace, configuration: str | None =
     if name in names_of_architectures():
         return FoundArchitecture(name=name, architecture=named_architecture(name, space), space=space)
     path = Path(name)
-    if not path.suffix:
+    if not is_named_file(name):
         raise ArchitectureFileError(
-            f"no architecture {name!r}; give the path of a JSON file, or one of {', '.join(names_of_architectures())}"
+            f"no architecture {abbreviated(name)}; give the path of a JSON file, or one of "
+            f"{', '.join(names_of_architectures())}"
         )
-    content = read_json(path)
+    content = read_object(path)
     if is_plans(content):
+        check_plans(content, path)
         return _of_plans(content, path, configuration)
-    return FoundArchitecture(name=path.stem, architecture=architecture_in(content, path))
+    return FoundArchitecture(name=name_of(path), architecture=architecture_in(content, path))
+
+
+def is_named_file(name: str) -> bool:
+    """Whether a user means a file: one that is there, or would be a JSON file. Names of plans hold dots, too."""
+    try:
+        return name.endswith(JSON) or Path(name).is_file()
+    except OSError:  # too long to be one
+        return False
+
+
+def name_of(path: Path) -> str:
+    """Return what a file is called without its ending, where that is .json, and only that."""
+    return path.name.removesuffix(JSON)
 
 
 def architecture_in(content: Mapping[str, Any], path: Path) -> Architecture:
@@ -89,7 +108,7 @@ def _of_plans(plans: Mapping[str, Any], path: Path, configuration: str | None) -
         raise ArchitectureFileError(f"{path} has {has}{asked}; choose one with -c")
     kwargs = searched[wanted[0]]
     return FoundArchitecture(
-        name=path.stem,
+        name=name_of(path),
         architecture=Architecture.from_json(kwargs["architecture"]),
         space=SearchSpace.from_json(kwargs["space"]),
         is_of_plans=True,

@@ -19,8 +19,10 @@ from torch import nn
 from nnunet_hypersegnas.cost import Quantity
 from nnunet_hypersegnas.cost.tracing import count_multiply_adds, trace_training_step
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.nnunet.architecture_files import architecture_in
-from nnunet_hypersegnas.nnunet.dataset import is_plans, preprocessed_folder, read_json, read_plans
+from nnunet_hypersegnas.json_files import read_object
+from nnunet_hypersegnas.nnunet.architecture_files import architecture_in, is_named_file, name_of
+from nnunet_hypersegnas.nnunet.dataset import is_plans, preprocessed_folder, read_plans
+from nnunet_hypersegnas.nnunet.nnunet_files import check_plans, read_dataset_json
 from nnunet_hypersegnas.nnunet.plans import searched_plans
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
@@ -114,23 +116,27 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
     """
     folder = preprocessed_folder(dataset) if dataset else None
     path = Path(name)
-    if not path.suffix and folder is not None:
+    if folder is not None and ((folder / f"{name}.json").is_file() or not is_named_file(name)):
         return PlannedNetwork(
             name=name,
             plans=read_plans(folder, name),
-            dataset_json=read_json(folder / "dataset.json"),
+            dataset_json=read_dataset_json(folder / "dataset.json"),
             configuration=configuration,
         )
-    if not path.suffix:
+    if not is_named_file(name):
         raise NetworkError(f"{name} is no file; for plans of a data set by their name, give the data set with -d")
-    content = read_json(path)
+    content = read_object(path)
     beside = path.with_name("dataset.json")
     if is_plans(content):
+        check_plans(content, path)
         if folder is None and not beside.exists():
             raise NetworkError(f"no dataset.json beside {path}; name a data set with the same channels with -d")
         described = folder / "dataset.json" if folder else beside
         return PlannedNetwork(
-            name=content["plans_name"], plans=content, dataset_json=read_json(described), configuration=configuration
+            name=content["plans_name"],
+            plans=content,
+            dataset_json=read_dataset_json(described),
+            configuration=configuration,
         )
     if folder is None:
         raise NetworkError(
@@ -140,15 +146,15 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
     space_plans = PlannedNetwork(
         name=plans_name,
         plans=read_plans(folder, plans_name),
-        dataset_json=read_json(folder / "dataset.json"),
+        dataset_json=read_dataset_json(folder / "dataset.json"),
         configuration=configuration,
     )
     described = PlansManager(dict(space_plans.plans)).get_configuration(configuration).configuration
     space = SuperNetSettings.from_configuration(described).space(described)
     architecture.check_fits(space)
-    plans = searched_plans(space_plans.plans, configuration, path.stem, space, architecture, {})
+    plans = searched_plans(space_plans.plans, configuration, name_of(path), space, architecture, {})
     return PlannedNetwork(
-        name=path.stem, plans=plans, dataset_json=space_plans.dataset_json, configuration=configuration
+        name=name_of(path), plans=plans, dataset_json=space_plans.dataset_json, configuration=configuration
     )
 
 

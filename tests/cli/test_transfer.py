@@ -45,6 +45,15 @@ def test_searched_plans_on_another_data_set(demo_environment, planned, capsys):
     assert network_of(planned / source.name).space.channels == (4, 6, 8)
 
 
+def test_names_keep_their_dots(demo_environment, planned, tmp_path, capsys):
+    source = demo_environment.preprocessed / f"{demo_environment.summary['networks'][0]['plans']}.json"
+    (tmp_path / "My.Plans_v1.2").write_bytes(source.read_bytes())
+    assert main([str(tmp_path / "My.Plans_v1.2"), "--to", "998"]) == 0
+    assert network_of(planned / "My.Plans_v1.2.json").architecture == network_of(source).architecture
+    assert main(["My.Plans_v1.2", "--to", "998"]) == 1
+    assert "no architecture 'My.Plans_v1.2'; give the path of a JSON file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["smallest", "unet", "unet_parallel_skips"])
 def test_named_architectures(planned, capsys, name):
     assert main([name, "--to", "998"]) == 0

@@ -145,6 +145,14 @@ def test_every_way_to_name_a_network(folder, tmp_path, capsys):
     by_path = find_network(str(folder / "nnUNetPlans.json"), **{**found, "dataset": None})
     assert network_costs(by_path, cuda=False) == network_costs(find_network("nnUNetPlans", **found), cuda=False)
 
+    # Names hold dots, and files need no ending.
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"plans_name": "My.Plans_v1.2"}
+    (folder / "My.Plans_v1.2.json").write_text(json.dumps(plans))
+    assert find_network("My.Plans_v1.2", **found).plans["plans_name"] == "My.Plans_v1.2"
+    dotted = find_network(str(alone.rename(tmp_path / "net.v1.2")), **found)
+    assert dotted.name == dotted.plans["plans_name"] == "net.v1.2"
+    alone = (tmp_path / "net.v1.2").rename(alone)
+
     table = tmp_path / "costs.json"
     assert main(["nnUNetPlans", str(alone), "-d", "123", "--json", str(table), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
@@ -160,6 +168,8 @@ def test_every_way_to_name_a_network(folder, tmp_path, capsys):
     [
         (["nnUNetPlans"], "is no file; for plans of a data set by their name, give the data set with -d"),
         (["Nope", "-d", "123"], "no plans Nope in"),
+        (["Nope.v1.2", "-d", "123"], "no plans Nope.v1.2 in"),
+        (["nnUNet.Plans"], "is no file; for plans of a data set by their name, give the data set with -d"),
         (["gone.json", "-d", "123"], "there is no gone.json"),
         (["nnUNetPlans", "-d", "99"], "no data set '99'"),
         (["nnUNetPlans", "-d", "123", "-c", "2d"], "has no configuration '2d'; it has 3d_fullres"),
