@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from nnunetv2.utilities.label_handling.label_handling import get_labelmanager_class_from_plans
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import Required, TypedDict  # pydantic needs these before Python 3.12
 
@@ -39,6 +40,12 @@ def _label(value: Any) -> Any:
     if not values or not all(isinstance(one, int) and not isinstance(one, bool) for one in values):
         raise ValueError("a whole number, or a list of those that make a region")
     return value
+
+
+def _label_manager(name: str) -> str:
+    if get_labelmanager_class_from_plans({"label_manager": name}) is None:
+        raise ValueError("a class that nnU-Net finds, such as LabelManager")
+    return name
 
 
 ByStage = Annotated[Any, AfterValidator(_by_stage)]
@@ -97,7 +104,7 @@ class _Plans(TypedDict, total=False):
     dataset_name: Required[str]
     plans_name: Required[str]
     image_reader_writer: str
-    label_manager: str
+    label_manager: Annotated[str, AfterValidator(_label_manager)]
     transpose_forward: Annotated[list[Axis], Field(min_length=3, max_length=3)]
     transpose_backward: Annotated[list[Axis], Field(min_length=3, max_length=3)]
     foreground_intensity_properties_per_channel: dict[str, dict[str, float]]

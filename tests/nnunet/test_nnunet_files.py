@@ -69,6 +69,7 @@ def changed(**configuration):
         (changed(inherits_from="nowhere"), r"'nowhere', which 3d_fullres inherits from"),
         ({**PLANS, "dataset_name": "a" * 5000, "plans_name": 7}, r"plans_name is 7, needed is text"),
         ([], r"it is \[\], needed is an object"),
+        ({**PLANS, "label_manager": "Nobody"}, r"label_manager is 'Nobody', needed is a class that nnU-Net finds"),
     ],
 )
 def test_plans_that_are_wrong_are_refused_with_their_key(tmp_path, content, message):
