@@ -13,7 +13,7 @@ from nnunet_hypersegnas.nnunet.correlation.errors import CorrelationError
 from nnunet_hypersegnas.nnunet.correlation.folder import CorrelationFolder
 from nnunet_hypersegnas.nnunet.correlation.sub_nets import RankedNet
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
-from nnunet_hypersegnas.nnunet.digests import file_digest
+from nnunet_hypersegnas.nnunet.digests import digest, file_digest
 from nnunet_hypersegnas.nnunet.scoring import CropScorer, score_reproducibly
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles, SubNetEvaluator
 from nnunet_hypersegnas.nnunet.super_net_loading import check_trained, load_super_net
@@ -177,8 +177,9 @@ class _Evaluator:
 
     def __init__(self, predictor: SuperNetPredictor, super_net: JudgedSuperNet) -> None:
         self.predictor, self.super_net = predictor, super_net
-        # Named by the weights, since an unfinished fine-tuning goes on from its file.
-        self.files = FinalistFiles(predictor.folder.path / "fine_tuning" / super_net.digest)
+        # Named by all that a fine-tuning depends on, since an unfinished one goes on from its file.
+        name = digest(predictor._stage(super_net, predictor._rung(Way.FINE_TUNING, 0)))
+        self.files = FinalistFiles(predictor.folder.path / "fine_tuning" / name)
 
     @cached_property
     def inner(self) -> SubNetEvaluator:
