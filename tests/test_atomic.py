@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
+from nnunet_hypersegnas import atomic
 from nnunet_hypersegnas.atomic import (
     check_writable,
     sweep,
@@ -106,26 +106,28 @@ def test_files_have_the_permissions_that_the_user_asks_for(tmp_path):
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
 
 
-def test_writing_and_sweeping_at_once(tmp_path):
-    """A file that was created and is not held yet can be swept: then it is created anew."""
-    over = threading.Event()
+def test_what_is_swept_before_it_is_held_is_made_anew(tmp_path, monkeypatch):
+    """Another process may sweep between the making of a temporary file and the lock on it."""
+    swept = []
 
-    def go_on_sweeping():
-        while not over.is_set():
-            sweep(tmp_path)
+    def unlucky(make):
+        def made(path):
+            held = make(path)
+            if len(swept) % 3 < 2:  # twice for each
+                sweep(tmp_path)
+            swept.append(not path.exists())
+            return held
 
-    sweeper = threading.Thread(target=go_on_sweeping)
-    sweeper.start()
-    try:
-        for i in range(300):
-            write_json(tmp_path / f"{i % 3}.json", i)
-            with temporary_folder(tmp_path / f"folder {i}") as folder:
-                (folder / "a").touch()
-                folder.rename(tmp_path / f"folder {i}")
-    finally:
-        over.set()
-        sweeper.join()
-    assert len(names(tmp_path)) == 303 and all(len(list((tmp_path / f"folder {i}").iterdir())) == 1 for i in range(300))
+        return made
+
+    monkeypatch.setattr(atomic, "_make_file", unlucky(atomic._make_file))
+    monkeypatch.setattr(atomic, "_make_folder", unlucky(atomic._make_folder))
+    write_json(tmp_path / "a.json", 1)
+    with temporary_folder(tmp_path / "b") as folder:
+        (folder / "c").touch()
+        folder.rename(tmp_path / "b")
+    assert swept == [True, True, False] * 2
+    assert names(tmp_path) == ["a.json", "b"] and names(tmp_path / "b") == ["c"]
 
 
 def test_whether_a_folder_can_be_written_to(tmp_path):

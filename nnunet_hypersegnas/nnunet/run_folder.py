@@ -200,7 +200,7 @@ class RunFolder:
                     self.path.rmdir()
 
     def _forget_what_was_not_begun(self) -> None:
-        with contextlib.suppress(RunError):
+        with contextlib.suppress(HyperSegNASError):  # a damaged record stays
             if not self._is_begun():
                 self.record_file.unlink(missing_ok=True)
 
