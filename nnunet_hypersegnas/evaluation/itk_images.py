@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from nnunet_hypersegnas.evaluation.unreadable import (
 )
 
 ENDINGS = (".nrrd", ".mha", ".gipl")
+META_AXES = re.compile(rb"NDims[\s=:]*(\S*)")
+META_HEADER_BYTES = 1 << 16
 TYPES = {
     getattr(sitk, f"sitk{name}"): np.dtype(name.lower())
     for name in ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float32", "Float64")
@@ -38,6 +41,8 @@ def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
 
 def _checked_header(path: Path) -> sitk.ImageFileReader:
     check_is_file(path)
+    if path.name.lower().endswith(".mha"):
+        _check_axes(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -51,6 +56,18 @@ def _checked_header(path: Path) -> sitk.ImageFileReader:
         )
     check_holds_labels(tuple(reader.GetSize()), TYPES[reader.GetPixelID()])
     return reader
+
+
+def _check_axes(path: Path) -> None:
+    """Raise UnreadableImageError where a MetaImage has more axes than ITK has room for, of which the process dies."""
+    try:
+        with path.open("rb") as file:
+            found = META_AXES.findall(file.read(META_HEADER_BYTES))
+    except OSError as error:
+        raise because(error.strerror or error) from error
+    if not found or not all(axes in (b"2", b"3") for axes in found):
+        shown = b", ".join(found).decode("latin-1") or "no number of"
+        raise because(f"it has {shown} axes; a label map has 2 or 3")
 
 
 def _geometry(reader: sitk.ImageFileReader) -> Geometry:

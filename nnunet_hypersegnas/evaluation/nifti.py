@@ -216,7 +216,10 @@ def _read_header(content: BinaryIO) -> NiftiImage:
         header.check_fix(logger=SILENT, error_level=100)
         if not bytes(header["magic"]).startswith(magic):
             raise because("it is no NIfTI file of one part")
-        return _understood(header)
+        with np.errstate(all="ignore"):  # any bytes can stand for numbers, and those that matter are looked at
+            return _understood(header)
+    except KeyError as error:  # nibabel looks the type up
+        raise UnreadableImageError(f"its voxels are of type {error}, which NIfTI does not know") from error
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise because(error) from error
 
@@ -251,8 +254,8 @@ def _placements(header: nib.Nifti1Header, axes: int) -> Iterator[Placement]:
     affines = list(_affines(header))
     for affine in affines:
         columns = affine[:3, :axes]
-        lengths = np.linalg.norm(columns, axis=0)
-        if not (lengths > 0).all():
+        lengths = np.hypot(np.hypot(columns[0], columns[1]), columns[2])
+        if not (np.isfinite(affine).all() and (lengths > 0).all() and np.isfinite(lengths).all()):
             raise UnreadableImageError("its affine has an axis without length, or values that are no numbers")
         origin, direction = RAS_TO_LPS @ affine[:3, 3], RAS_TO_LPS @ columns / lengths
         yield in_3d(lengths, origin, direction)

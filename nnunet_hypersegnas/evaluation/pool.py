@@ -5,10 +5,17 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from nnunet_hypersegnas.errors import HyperSegNASError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+class PoolError(HyperSegNASError):
+    """A process that worked on a file is dead."""
 
 
 def in_processes(
@@ -21,6 +28,9 @@ def in_processes(
         jobs: what it is called with.
         processes: how many; with one, nothing but this process runs.
         on_done: called after each job.
+
+    Raises:
+        PoolError: the system has ended one of the processes.
     """
     results: dict[int, Result] = {}
     if min(processes, len(jobs)) <= 1:
@@ -34,6 +44,11 @@ def in_processes(
                 for future in as_completed(futures):
                     results[futures[future]] = future.result()
                     on_done()
+            except BrokenProcessPool as error:
+                raise PoolError(
+                    f"the system ended one of {processes} processes that read these files, for want of memory it "
+                    "seems; take fewer of them with -np"
+                ) from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from math import prod
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from nnunet_hypersegnas.evaluation.unreadable import (
 )
 
 ENDINGS = (".tif", ".tiff")
+SMALLEST_PAGE_BYTES, MOST_PAGES = 18, 1 << 16  # a page for each slice, or one for all
 MOST_EXPANSION = 1 << 16  # bytes that a byte of the file can stand for, generously, with any of TIFF's compressions
 
 
@@ -41,6 +43,7 @@ def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
     size = check_is_file(path)
     try:
         with _quiet(), tifffile.TiffFile(path) as tiff:
+            _check_pages(tiff, size)
             series = tiff.series[0]
             check_holds_labels(tuple(series.shape), np.dtype(series.dtype))
             if prod(series.shape) * np.dtype(series.dtype).itemsize > size * MOST_EXPANSION:
@@ -53,6 +56,13 @@ def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
     placement = Placement((1.0, 1.0, 1.0)) if labels.ndim == 2 else _placement(path.with_suffix(".json"))
     labels = labels[None] if labels.ndim == 2 else labels
     return labels, Geometry(labels.shape[::-1], (placement,))
+
+
+def _check_pages(tiff: tifffile.TiffFile, size: int) -> None:
+    """Raise UnreadableImageError where pages refer to one another in a circle, which tifffile follows for minutes."""
+    most = min(size // SMALLEST_PAGE_BYTES, MOST_PAGES)
+    if sum(1 for _ in islice(tiff.pages, most + 1)) > most:
+        raise UnreadableImageError(f"its pages do not end; in {size:,} bytes {most:,} are possible")
 
 
 def _placement(beside: Path) -> Placement:

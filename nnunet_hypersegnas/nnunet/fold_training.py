@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-import torch
-
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.checkpoint_files import load_checkpoint
 from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
+from nnunet_hypersegnas.nnunet.set_aside import set_aside
 from nnunet_hypersegnas.nnunet.slurm import slurm_executor, slurm_function
 from nnunet_hypersegnas.nnunet.stock_commands import end_groups, failure, start
 
@@ -59,13 +59,13 @@ def state_of(model: CrossValidation, fold: int) -> FoldState:
 
 
 def remove_torn_checkpoints(folder: Path) -> None:
-    """Remove a fold's checkpoints that a training was killed in the middle of writing, so that it goes on from others.
+    """Move aside checkpoints of a fold that a training was killed in the middle of writing: it goes on from others.
 
     The fold has to be claimed: a training that runs may just be writing one.
     """
     for path in folder.glob("checkpoint_*.pth"):
         if _is_torn(path):
-            path.unlink()
+            set_aside(path, "is no whole checkpoint")
 
 
 def _is_torn(checkpoint: Path) -> bool:
@@ -91,7 +91,7 @@ def missing_jobs(
 
     Raises:
         ChangedPlansError: folds were trained with another network.
-        FoldsError: these weights are inherited from a super-net that has seen the validation cases of these folds.
+        FoldsError, CheckpointError: these weights may not be used for these folds, see `check_weights`.
     """
     model.check_plans()
     if pretrained_weights:
@@ -109,14 +109,16 @@ def missing_jobs(
 
 
 def check_weights(path: Path, folds: Sequence[int]) -> None:
-    """Raise FoldsError where weights that a search wrote would be used for other folds than the super-net's own."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=False)
-    except FileNotFoundError:
-        raise FoldsError(f"there is no {path}; leave -pretrained_weights away, or name a file") from None
-    except Exception as error:  # torch raises whatever pickle and zip do
-        raise FoldsError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
-    own = content.get("hypersegnas", {}).get("fold") if isinstance(content, dict) else None
+    """Look at weights before a training starts from them.
+
+    Raises:
+        CheckpointError: they cannot be read.
+        FoldsError: a search wrote them, and they would be used for other folds than the super-net's own.
+    """
+    if not path.exists():
+        raise FoldsError(f"there is no {path}; leave -pretrained_weights away, or name a file")
+    record = load_checkpoint(path, mmap=True).get("hypersegnas")
+    own = record.get("fold") if isinstance(record, dict) else None
     if own is not None and list(folds) != [own]:
         raise FoldsError(
             f"{path} is inherited from a super-net of fold {own}, which was trained on the validation cases of the "
