@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ from nnunet_hypersegnas.cli.scoring import (
     tolerance_note,
     tolerance_of,
 )
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
+from nnunet_hypersegnas.json_files import read_object
 
 if TYPE_CHECKING:
     from nnunet_hypersegnas.evaluation import LabelSet, Score, Scoring
@@ -96,10 +96,11 @@ def _labels(args: argparse.Namespace) -> LabelSet | None:
     path = args.labels or next((path for path in likely if path.exists()), None)
     if path is None:
         return None
-    try:
-        return LabelSet.from_json(json.loads(path.read_text())["labels"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabelsError(f"{path} is no dataset.json with labels ({error}); name another with --labels") from error
+    advice = "name another with --labels"
+    labels = read_object(path, advice).get("labels")
+    if not isinstance(labels, dict):
+        raise LabelsError(f"{path} is no dataset.json with labels (it has {abbreviated(labels)}); {advice}")
+    return LabelSet.from_json(labels)
 
 
 def _report(scores: Sequence[Score], scoring: Scoring, name: str, stem: Path, biased_fold: int | None) -> None:

@@ -8,7 +8,6 @@ call.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from nnunet_hypersegnas.json_files import check
 
 MEMORY_COEFFICIENTS = 2  # an offset and a scale
 LATENCY_COEFFICIENTS = 3  # of a call, a multiply-add and a byte
+MOST_COEFFICIENT = 1e15  # bytes or ms; also false for NaN
 FEWEST_NETWORKS = 6  # twice the coefficients of the latency, below which residuals say nothing
 
 
@@ -121,11 +121,11 @@ class Fit:
         """Read what `to_json` gives.
 
         Raises:
-            CostError: it has not that many coefficients, or some that are not finite.
+            CostError: it does not have that many coefficients, or some are larger than any device's.
         """
         found = value["coefficients"]
-        if len(found) != coefficients or not all(map(math.isfinite, found)):
-            raise CostError(f"a fit needs {coefficients} finite coefficients, it has {found}")
+        if len(found) != coefficients or not all(abs(one) < MOST_COEFFICIENT for one in found):
+            raise CostError(f"a fit needs {coefficients} coefficients of a sensible size, it has {found}")
         return cls(coefficients=tuple(found), median_error=value["median_error"], worst_error=value["worst_error"])
 
 
@@ -195,7 +195,7 @@ class Calibration:
 
         Raises:
             JsonFileError: it is something else.
-            CostError: a fit has another number of coefficients than its formula.
+            CostError: a fit has other coefficients than its formula can have.
         """
         check(value, _CalibrationRecord, "its content is wrong")
         return cls(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 
 
 class LabelsError(HyperSegNASError):
@@ -52,12 +52,13 @@ class LabelSet:
                 named = {str(name): (int(value),) for value, name in labels.items()}
             except (TypeError, ValueError):
                 raise LabelsError(
-                    f"labels are {labels!r}; needed is an object of names with a whole number each, or a list of them"
+                    f"labels are {abbreviated(labels)}; needed is an object of names with a whole number each, or a "
+                    "list of them"
                 ) from None
         ignored = named.pop("ignore", (None,))[0]
         structures = tuple(Structure(name, values) for name, values in named.items() if set(values) != {0})
         if not structures:
-            raise LabelsError(f"labels are {labels!r}, with nothing but background in them")
+            raise LabelsError(f"labels are {abbreviated(labels)}, with nothing but background in them")
         return cls(structures=structures, values=frozenset({0}.union(*(s.values for s in structures))), ignored=ignored)
 
 

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import Field
+from typing_extensions import Required, TypedDict  # pydantic needs these before Python 3.12
 
 import nnunet_hypersegnas
 from nnunet_hypersegnas.atomic import is_temporary, sweep, write_json
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import MOST_SHOWN, HyperSegNASError
+from nnunet_hypersegnas.json_files import JsonFileError, check, read_object
 from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.nnunet.sub_net_evaluator import FinalistFiles
 from nnunet_hypersegnas.search import Address, SearchSettings, is_sqlite, sqlite_url, without_password
@@ -27,6 +30,40 @@ LOCK_S = 1.0  # to wait for the lock, which those who only look whether it is he
 
 class RunError(HyperSegNASError):
     """A run folder that cannot be used for what was asked."""
+
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _SettingsJson(TypedDict, total=False):
+    candidates: Required[Positive]
+    strategy: Required[Literal["random", "evolution"]]
+    finalists: Required[Positive]
+    finetune_iterations: Required[Positive]
+    finetune_lr: Required[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    refinements: Annotated[int, Field(ge=0)]
+    halving: Required[bool]
+    validation_cases: Required[Positive | None]
+    seed: Required[int]
+
+
+class _RunJson(TypedDict, total=False):
+    format: Required[Literal[1]]
+    dataset: Required[str]
+    configuration: Required[str]
+    fold: Required[Annotated[int, Field(ge=0)]]
+    plans: Required[str]
+    trainer: Required[str]
+    super_net: Required[str]
+    device: Required[Literal["cuda", "cpu"]]
+    memory: Required[str]
+    budgets: Required[dict[str, str]]
+    settings: Required[_SettingsJson]
+    crops: Required[str]
+    storage: Required[str | None]
+    host: Required[str]
+    study: Required[str]
+    prepared: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,22 +150,21 @@ class RunFolder:
 
         Raises:
             RunError: there is no search, or one of another version.
+            JsonFileError: its record is damaged.
         """
-        try:
-            value = json.loads(self.record_file.read_text())
-        except FileNotFoundError:
-            raise RunError(f"no search in {self.path}; start one with hsnas_search") from None
-        except ValueError as error:
-            raise RunError(f"{self.record_file} is no JSON ({error}); restore it, or delete {self.path}") from error
-        version, format_ = value.get("package_version", "unknown"), value.get("format", 0)
-        if format_ > FORMAT:
+        if not self.record_file.exists():
+            raise RunError(f"no search in {self.path}; start one with hsnas_search")
+        value = read_object(self.record_file, f"restore it, or delete {self.path}")
+        version, format_ = str(value.get("package_version", "unknown"))[:MOST_SHOWN], value.get("format", 0)
+        if isinstance(format_, int) and format_ > FORMAT:
             raise RunError(
                 f"{self.path} was made by the newer version {version} of nnunet_hypersegnas, this is "
                 f"{nnunet_hypersegnas.__version__}; update, or choose another --run"
             )
         try:
+            check(value, _RunJson, "its content is wrong")
             return RunRecord.from_json(value)
-        except (KeyError, TypeError) as error:
+        except (JsonFileError, TypeError) as error:
             raise RunError(
                 f"{self.record_file} was made by version {version} of nnunet_hypersegnas, which this one cannot read "
                 f"({error}); choose another --run"

@@ -95,6 +95,7 @@ def test_what_was_found_in_2d_stays_in_2d(planned, tmp_path, capsys):
     architecture = Architecture(((2, 0, 0, 0), (2, 0, 0, 0)))
     kwargs = {"space": space.to_json(), "architecture": architecture.to_json(), "strides": [[1, 1]] * 3}
     network = {"network_class_name": "nnunet_hypersegnas.architectures.SearchedNet", "arch_kwargs": kwargs}
+    network["_kw_requires_import"] = []
     plans = {"dataset_name": "D", "plans_name": "Flat", "configurations": {"2d": {"architecture": network}}}
     (tmp_path / "Flat.json").write_text(json.dumps(plans))
     assert main([str(tmp_path / "Flat.json"), "--to", "998"]) == 1

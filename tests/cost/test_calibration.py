@@ -3,10 +3,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nnunet_hypersegnas.cost import Calibration, Conditions, CostError, CostModel, Fit, Quantity
+from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.space import SearchSpace, rng_for, sample_codes
 from tests.cost.truth import setup_for
+from tests.mutations import FEW, MANY, json_mutated
 
 HERE = Conditions(device="GPU", driver="570.1", torch="2.13.0", plans="abc")
 MODEL = CostModel(SearchSpace.paper(), setup_for((96, 96, 96), autocast=True))
@@ -85,3 +89,30 @@ def test_the_digest_names_space_and_setup():
     same = CostModel(SearchSpace.paper(), setup_for((96, 96, 96), autocast=True))
     assert same.digest == MODEL.digest
     assert CostModel(SearchSpace.paper(), setup_for((96, 96, 96))).digest != MODEL.digest
+
+
+CONTENT = json.loads(json.dumps(calibration().to_json()))
+
+
+def check_read_or_refused(content):
+    try:
+        found = Calibration.from_json(content)
+    except HyperSegNASError as error:
+        assert len(str(error)) < 1500
+    else:
+        for metric in (*found.memory, None):
+            assert np.isfinite(found.apply(OTHERS, metric).memory_bytes).all()
+
+
+@given(data=st.data())
+@FEW
+def test_any_change_is_read_or_refused(data):
+    check_read_or_refused(data.draw(json_mutated(CONTENT)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@given(data=st.data())
+@MANY
+def test_many_changes_are_read_or_refused(data):
+    check_read_or_refused(data.draw(json_mutated(CONTENT)))

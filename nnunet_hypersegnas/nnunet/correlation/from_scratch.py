@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -16,6 +15,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 import nnunet_hypersegnas
 from nnunet_hypersegnas.atomic import write_json
+from nnunet_hypersegnas.json_files import JsonFileError, read_object
 from nnunet_hypersegnas.nnunet.cascade import CascadeError
 from nnunet_hypersegnas.nnunet.correlation.errors import CorrelationError
 from nnunet_hypersegnas.nnunet.correlation.sub_nets import RankedNet
@@ -23,7 +23,6 @@ from nnunet_hypersegnas.nnunet.cross_validation import ChangedPlansError, CrossV
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.discovery import TRAINER
 from nnunet_hypersegnas.nnunet.fold_training import FoldJob, FoldState, missing_jobs, state_of
-from nnunet_hypersegnas.nnunet.nnunet_files import read_plans_file
 from nnunet_hypersegnas.nnunet.plans import PROVENANCE, check_plans_name, searched_plans
 from nnunet_hypersegnas.nnunet.settings import BLOCK
 from nnunet_hypersegnas.search import Score
@@ -95,7 +94,7 @@ class FromScratch:
             base: with the super-net's plans.
         """
         found = []
-        if self.plans_file.exists() and _what_trains(read_plans_file(self.plans_file)) != _what_trains(
+        if self.plans_file.exists() and _what_trains(read_object(self.plans_file)) != _what_trains(
             self.model.dataset.plans
         ):
             found.append(
@@ -126,9 +125,9 @@ class FromScratch:
         if self.state is not FoldState.DONE:
             return None
         try:
-            means = json.loads(self.summary_file.read_text())["mean"]
+            means = read_object(self.summary_file)["mean"]
             return Score(dsc_by_label={name: _dice(means[key]) for name, key in self._keys().items()})
-        except (ValueError, KeyError, TypeError) as error:
+        except (JsonFileError, ValueError, KeyError, TypeError) as error:
             raise CorrelationError(
                 f"{self.summary_file} holds no DSC of every label ({type(error).__name__}: {error}); delete it, and "
                 "the same command has nnU-Net write it again"

@@ -1,0 +1,173 @@
+"""A full disk, folders that belong to somebody else, and clocks that jump."""
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
+from tests.nnunet.test_workers import BASE, SIZES, Runs
+from tests.reliability.kills import SECONDS, program
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+
+BLOCK = {"layers": 2, "channels": [8, 12], "epochs": 3, "iterations_per_epoch": 3, "save_every": 1}
+# Time as the process sees it: it jumps forwards by two hours after a while, and then back by a day.
+CLOCK = """
+import datetime, time
+
+started, really = time.monotonic(), time.time
+JUMPS = ((4, 7200), (8, 7200 - 86400))
+
+
+def offset():
+    return sum(seconds for after, seconds in JUMPS if time.monotonic() - started > after)
+
+
+class Jumping(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.fromtimestamp(time.time(), tz)
+
+
+time.time = lambda: really() + offset()
+datetime.datetime = Jumping
+"""
+
+
+def attempt(command, user=None, **variables):
+    as_user = ["runuser", "-u", user, "--"] if user else []
+    return subprocess.run(
+        [*as_user, *map(str, command)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        start_new_session=True,
+    )
+
+
+def succeed(command, **variables):
+    result = attempt(command, **variables)
+    assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    return result
+
+
+def search(name, *more):
+    return [program("hsnas_search"), *BASE, *SIZES, "--run", name, "--workers", "1", *more]
+
+
+@pytest.fixture(autouse=True)
+def trainers(demo_environment, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", str(external_trainer_folder()))
+
+
+@pytest.fixture
+def undisturbed(demo_environment):
+    runs = Runs(demo_environment.supernet_fold)
+    if not runs.path("faults_undisturbed").exists():
+        succeed(search("faults_undisturbed"))
+    return runs.result("faults_undisturbed")
+
+
+class SmallDisk:
+    """A disk of its own, on which little can be written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        result = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder], capture_output=True)
+        if result.returncode:
+            pytest.skip("only root may mount a small disk here")
+
+    def leave_free(self, kilobytes: int) -> None:
+        used = (os.statvfs(self.folder).f_blocks - os.statvfs(self.folder).f_bfree) * 4
+        subprocess.run(["mount", "-o", f"remount,size={used + kilobytes}k", self.folder], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = SmallDisk(tmp_path / "disk")
+    yield disk
+    subprocess.run(["umount", disk.folder], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [16, 64, 256, 512, 1024])
+def test_a_search_goes_on_once_there_is_room(demo_environment, undisturbed, small_disk, monkeypatch, kilobytes):
+    name = demo_environment.supernet_fold.parent.parent.name
+    model = demo_environment.supernet_fold.parent.name
+    small_disk.leave_free(100_000)
+    fold = small_disk.folder / name / model / "fold_0"
+    ignored = shutil.ignore_patterns("search", "validation", "*.png")
+    shutil.copytree(demo_environment.supernet_fold.parent, fold.parent, ignore=ignored)
+    monkeypatch.setenv("nnUNet_results", str(small_disk.folder))
+    small_disk.leave_free(kilobytes)
+    full = attempt(search("full"))
+    if full.returncode:
+        assert full.returncode == 1
+        assert "no space left on the disk" in full.stderr or "full" in full.stderr, full.stderr
+        assert "Traceback" not in full.stderr and len(full.stderr.splitlines()) < 6, full.stderr
+    small_disk.leave_free(100_000)
+    succeed(search("full"))
+    assert Runs(fold).result("full") == undisturbed
+
+
+@pytest.mark.parametrize("kilobytes", [100, 300, 600])
+def test_a_training_goes_on_once_there_is_room(demo_environment, small_disk, tmp_path, kilobytes):
+    plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
+    plans["plans_name"] = "Full"
+    plans["configurations"]["3d_fullres"] |= {"hypersegnas": BLOCK, "patch_size": [16, 16, 16], "batch_size": 1}
+    path = demo_environment.preprocessed / "Full.json"
+    path.write_text(json.dumps(plans))
+    command = [program("nnUNetv2_train"), "999", "3d_fullres", "0", "-tr", "HyperSegNASSupernetTrainer", "-p", "Full"]
+    command += ["-device", "cpu", "--c"]
+
+    def weights(results):
+        (checkpoint,) = results.glob("*/*/fold_0/checkpoint_final.pth")
+        return torch.load(checkpoint, weights_only=False)["network_weights"]
+
+    try:
+        silent = {"HSNAS_NO_VALIDATION": "1"}
+        succeed(command, nnUNet_results=str(tmp_path / "undisturbed"), **silent)
+        small_disk.leave_free(kilobytes)
+        assert attempt(command, nnUNet_results=str(small_disk.folder), **silent).returncode
+        small_disk.leave_free(100_000)
+        succeed(command, nnUNet_results=str(small_disk.folder), **silent)
+    finally:
+        path.unlink()
+    expected = weights(tmp_path / "undisturbed")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(small_disk.folder).items())
+
+
+def test_a_data_set_of_somebody_else(demo_environment, tmp_path):
+    """Shared data sets can be read only; whoever searches has results of their own."""
+    if os.getuid() != 0:
+        pytest.skip("only root may become another user")
+    pwd.getpwnam("nobody")
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shutil.copytree(demo_environment.preprocessed.parent, shared)
+    shutil.copytree(demo_environment.supernet_fold.parents[2], own)
+    for folder, _, files in os.walk(own):
+        for entry in (folder, *(Path(folder) / file for file in files)):
+            shutil.chown(entry, "nobody")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    variables = {"nnUNet_preprocessed": str(shared), "nnUNet_results": str(own), "HOME": str(own)}
+    if attempt([program("python"), "-c", "import nnunet_hypersegnas"], "nobody", **variables).returncode:
+        pytest.skip("another user cannot read this installation")
+    refused = attempt(search("shared", "--plans", "Shared"), "nobody", **variables)
+    assert refused.returncode == 1 and "--plans-folder" in refused.stderr and len(refused.stderr.splitlines()) < 4
+    found = attempt(search("shared", "--plans", "Shared", "--plans-folder", own / "plans"), "nobody", **variables)
+    assert found.returncode == 0, found.stderr
+    assert list((own / "plans").glob("Shared_*.json"))
+
+
+def test_a_clock_that_jumps(demo_environment, undisturbed, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    succeed(search("clock"), PYTHONPATH=str(tmp_path))
+    assert Runs(demo_environment.supernet_fold).result("clock") == undisturbed
