@@ -102,6 +102,7 @@ def check_whole(path: Path) -> None:
         if not is_packed or _size_without_gzip(path) == image.end % 2**32:
             return
         _skip(content, image.end)
+        _read_what_is_left(content)
 
 
 def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
@@ -228,7 +229,7 @@ def _understood(header: nib.Nifti1Header) -> NiftiImage:
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) < 2 or min(shape) < 1:
+    if header["dim"][0] > 7 or len(shape) < 2 or min(shape) < 1:
         raise UnreadableImageError(f"its header promises voxels of shape {shape}")
     offset = float(header["vox_offset"])
     if not header.sizeof_hdr <= offset < 2**63:
