@@ -38,12 +38,13 @@ setup(
     },
     install_requires=[
         "nnunetv2>=2.8,<2.9",
-        "torch>=2.1.2",
+        "torch>=2.6",  # earlier ones run code in files that are read with weights_only
         "batchgenerators>=0.25.1",
         "batchgeneratorsv2>=0.3.2",
         "SimpleITK>=2.2.1",
         "numpy>=1.24",
         "acvl-utils>=0.2.6,<0.3",
+        "dynamic-network-architectures>=0.4.4,<0.5",
         "nibabel>=5",
         "nvidia-ml-py>=12",  # the maintained distribution of pynvml
         "filelock",

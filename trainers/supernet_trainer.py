@@ -42,7 +42,7 @@ from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
     CheckpointError,
     SuperNetRecord,
     data_changes,
-    load_checkpoint_file,
+    load_training,
 )
 from nnunet_hypersegnas.nnunet.variants import Variant
 from nnunet_hypersegnas.report.training_curves import TrainingCurves, plot_training_curves
@@ -447,7 +447,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         )
         with written_atomically(Path(filename)) as temporary:
             super().save_checkpoint(str(temporary))
-            checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)
+            checkpoint = load_training(temporary)
             torch.save({**checkpoint, SuperNetRecord.KEY: record.to_json()}, temporary)
         return None
 
@@ -458,7 +458,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             CheckpointError: the checkpoint is no super-net's, or that of another search space, other settings or other
                 data, or another version's whose weights have other names.
         """
-        checkpoint = load_checkpoint_file(filename_or_checkpoint)
+        checkpoint = load_training(filename_or_checkpoint)
         record = SuperNetRecord.from_checkpoint(checkpoint, filename_or_checkpoint)
         if self.settings.leaves_open(record.space) and not self.was_initialized:
             self._use_space(record.space)

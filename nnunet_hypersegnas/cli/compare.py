@@ -17,6 +17,7 @@ from nnunet_hypersegnas.cli.scoring import (
     tolerance_note,
     tolerance_of,
 )
+from nnunet_hypersegnas.cli.trust import add_trust_plans
 from nnunet_hypersegnas.errors import HyperSegNASError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table as Markdown as well")
     parser.add_argument("--no-published", action="store_true", help="leave published figures away")
     add_scoring_arguments(parser)
+    add_trust_plans(parser)
     return parser
 
 
@@ -101,7 +103,9 @@ def _find(name: str, args: argparse.Namespace) -> CrossValidation:
         if len(words) != 3:
             raise HyperSegNASError(f"{name!r} is no model; give PLANS or TRAINER__PLANS__CONFIGURATION")
         trainer, plans, configuration = words
-    dataset = PreprocessedDataset.find(args.dataset, plans, configuration, preprocessed=False)
+    dataset = PreprocessedDataset.find(
+        args.dataset, plans, configuration, preprocessed=False, trust_plans=args.trust_plans
+    )
     return CrossValidation(dataset=dataset, trainer=trainer)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
+from nnunet_hypersegnas.cli.trust import add_trust_plans
 from nnunet_hypersegnas.cost import parse_bytes
 from nnunet_hypersegnas.errors import FaultsError
 from nnunet_hypersegnas.search_settings import SearchSettings
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="[nnUNet_results/DATASET/hsnas_correlation/PLANS_CONFIGURATION_fold_N]",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the trainings that are missing, and no more")
+    add_trust_plans(parser)
     return parser
 
 
@@ -167,7 +169,7 @@ def _dataset(args: argparse.Namespace) -> PreprocessedDataset:
     from nnunet_hypersegnas.nnunet.cross_validation import CrossValidation
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 
-    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
+    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration, trust_plans=args.trust_plans)
     CrossValidation(dataset=dataset, trainer="").check_fold(args.fold)
     return dataset
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from nnunet_hypersegnas.cli.entry import run_command
+from nnunet_hypersegnas.cli.trust import add_trust_plans
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="training on it: in fp16 autocast on cuda, in fp32 on cpu; none is needed here [%(default)s]",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the costs, in bytes and numbers, as well")
+    add_trust_plans(parser)
     return parser
 
 
@@ -49,7 +51,10 @@ def run(args: argparse.Namespace) -> None:
 
     if args.json and args.json.exists():
         raise HyperSegNASError(f"{args.json} exists already; choose another name for --json or remove it")
-    networks = [find_network(name, dataset=args.d, configuration=args.c, plans_name=args.p) for name in args.networks]
+    networks = [
+        find_network(name, dataset=args.d, configuration=args.c, plans_name=args.p, trust_plans=args.trust_plans)
+        for name in args.networks
+    ]
     costs = [network_costs(network, cuda=args.device == "cuda") for network in networks]
     print(format_table(describe(costs)))
     precision = "fp16 autocast on CUDA" if args.device == "cuda" else "fp32 on a CPU"

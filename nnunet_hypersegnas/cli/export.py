@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import whole_number
+from nnunet_hypersegnas.cli.trust import add_trust_plans
 
 FORMATS = ("onnx", "program")
 
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--case", metavar="CASE", help="preprocessed case to check on [the fold's first for validation]"
     )
+    add_trust_plans(parser)
     return parser
 
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
     from nnunet_hypersegnas.nnunet.exporting import TrainedNetwork, export
 
-    dataset = PreprocessedDataset.find(args.d, args.p, args.c)
+    dataset = PreprocessedDataset.find(args.d, args.p, args.c, trust_plans=args.trust_plans)
     trained = TrainedNetwork.load(dataset, args.tr, args.f, args.chk)
     case = args.case or dataset.validation_cases(args.f)[0]
     description, found = export(trained, args.o, list(dict.fromkeys(args.formats)), case)

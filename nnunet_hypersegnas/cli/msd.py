@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
         memory=tuple(args.memory),
         tolerance=search.tolerance,
         around=search.around,
+        trust_plans=search.trust_plans,
         metric=MemoryMetric(search.memory_metric) if search.memory_metric else None,
         plans=args.p,
         plans_name=args.plans or _transferred_name(args.transfer) or DEFAULT_PLANS_NAME,

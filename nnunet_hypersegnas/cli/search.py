@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plans:
         check_plans_name(args.plans)
     device = torch.device(chosen_device(args.device))
-    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration)
+    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration, trust_plans=args.trust_plans)
     run_name = args.run or args.plans or DEFAULT_RUN
     search = SuperNetSearch(dataset, args.fold, args.tr, device, settings_of(args), run_name)
     if args.join:

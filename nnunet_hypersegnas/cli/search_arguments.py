@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
+from nnunet_hypersegnas.cli.trust import add_trust_plans
 from nnunet_hypersegnas.search_settings import STRATEGIES, SearchSettings
 
 DEFAULT_PLANS_NAME = "HyperSegNASPlans"
@@ -23,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("fold", metavar="FOLD", type=int, help="the super-net's fold; its validation cases score")
     parser.add_argument("-tr", default="HyperSegNASSupernetTrainer", metavar="TRAINER", help="the super-net's trainer")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="the super-net's plans [%(default)s]")
-    _add_budgets(parser.add_argument_group("budgets"))
+    budgets = parser.add_argument_group("budgets")
+    _add_budgets(budgets)
+    add_trust_plans(budgets)
     _add_results(parser.add_argument_group("results"))
     _add_amounts(parser.add_argument_group("how much is done"))
     _add_workers(parser.add_argument_group("who does it"))

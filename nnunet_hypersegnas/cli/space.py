@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_hypersegnas.cli.entry import run_command
 from nnunet_hypersegnas.cli.numbers import positive_int
+from nnunet_hypersegnas.cli.trust import add_trust_plans
 from nnunet_hypersegnas.cost import parse_bytes
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="nvml",
         help="how budgets are counted on a GPU, as in hsnas_search [%(default)s]",
     )
+    add_trust_plans(parser)
     return parser
 
 
@@ -110,7 +112,9 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_hypersegnas.nnunet.recipes import paper_plans
     from nnunet_hypersegnas.nnunet.space_description import SpaceDescription, changed_settings, plans_with_settings
 
-    dataset = PreprocessedDataset.find(args.dataset, args.p, args.configuration, preprocessed=False)
+    dataset = PreprocessedDataset.find(
+        args.dataset, args.p, args.configuration, preprocessed=False, trust_plans=args.trust_plans
+    )
     if args.recipe:
         dataset = replace(dataset, plans=paper_plans(dataset.plans, args.configuration, args.write or args.p))
     settings = changed_settings(

@@ -20,10 +20,13 @@ from torch import Tensor, nn
 
 from nnunet_hypersegnas.architectures import OneShotNetwork
 from nnunet_hypersegnas.atomic import temporary_folder, write_json
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 from nnunet_hypersegnas.nnunet.cascade import network_input
 from nnunet_hypersegnas.nnunet.case_files import is_preprocessed
+from nnunet_hypersegnas.nnunet.checkpoint_files import load_checkpoint
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.nnunet_files import read_plans_file
+from nnunet_hypersegnas.nnunet.trusted_plans import check_trusted
 
 INPUT, OUTPUT = "image", "logits"
 MOST_DIFFERENCE = 0.01  # of a logit; fp32 runtimes differ by a thousandth of that
@@ -68,6 +71,7 @@ class TrainedNetwork:
 
         Raises:
             ExportError: there is no such training, its trainer is not found, or it is a super-net.
+            CheckpointError, UntrustedPlansError: loading it could run code that came with it.
         """
         folder = dataset.trained_folder(trainer, fold)
         if not (folder / checkpoint).exists():
@@ -75,6 +79,7 @@ class TrainedNetwork:
                 f"no {folder / checkpoint}; train it first with `nnUNetv2_train {dataset.name} "
                 f"{dataset.configuration_name} {fold} -tr {trainer} -p {dataset.plans['plans_name']}`"
             )
+        _check_trusted(dataset, folder / checkpoint)
         with redirect_stdout(io.StringIO()):
             predictor = nnUNetPredictor(
                 tile_step_size=STEP,
@@ -139,6 +144,18 @@ class TrainedNetwork:
         finally:
             self.predictor.network = own
         return torch.as_tensor(self.predictor.label_manager.convert_logits_to_segmentation(logits))
+
+
+def _check_trusted(dataset: PreprocessedDataset, checkpoint: Path) -> None:
+    """Look at what nnU-Net would run: whatever a checkpoint names, and the network of the plans beside its fold."""
+    init_args = load_checkpoint(checkpoint, mmap=True).get("init_args")
+    configuration = init_args.get("configuration") if isinstance(init_args, dict) else None
+    if configuration != dataset.configuration_name:
+        raise ExportError(
+            f"{checkpoint} was trained with configuration {abbreviated(configuration)}, its folder says "
+            f"{dataset.configuration_name}; restore it from a copy, or train anew"
+        )
+    check_trusted(read_plans_file(checkpoint.parents[1] / "plans.json"), configuration, dataset.trust_plans)
 
 
 class _SideBySide(nn.Module):

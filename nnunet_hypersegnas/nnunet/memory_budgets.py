@@ -54,7 +54,8 @@ class MemoryBudgets:
 
         Raises:
             SizeError, BudgetError: a budget cannot be read, or is there twice.
-            DatasetError, NetworkError: there are no such plans, or their network cannot be built.
+            DatasetError, NetworkError, UntrustedPlansError: there are no such plans, or their network cannot or may not
+                be built.
         """
         known = known or {}
         networks = {
@@ -108,7 +109,8 @@ def planned_costs(dataset: PreprocessedDataset, name: str, device_type: str) -> 
 
     Raises:
         BudgetError: "own", and the plans' network is none of nnU-Net's.
-        DatasetError, NetworkError: there are no such plans, or their network cannot be built.
+        DatasetError, NetworkError, UntrustedPlansError: there are no such plans, or their network cannot or may not be
+            built.
     """
     plans = dataset.plans if name == OWN else read_plans(dataset.folder, name)
     network = PlannedNetwork(
@@ -116,6 +118,7 @@ def planned_costs(dataset: PreprocessedDataset, name: str, device_type: str) -> 
         plans=plans,
         dataset_json=dataset.dataset_json,
         configuration=dataset.configuration_name,
+        trust=dataset.trust_plans,
     )
     if dataset.configuration_name not in plans["configurations"]:
         raise BudgetError(f"the budget {name!r} names plans that have no configuration {dataset.configuration_name}")

@@ -61,7 +61,7 @@ class ModelReport:
             cuda: whether memory is predicted for training on a GPU, in fp16 autocast; else on a CPU, in fp32.
 
         Raises:
-            NetworkError: the plans' network cannot be built.
+            NetworkError, UntrustedPlansError: the plans' network cannot, or may not be built.
         """
         dataset = model.dataset
         network = PlannedNetwork(
@@ -69,6 +69,7 @@ class ModelReport:
             plans=dataset.plans,
             dataset_json=dataset.dataset_json,
             configuration=dataset.configuration_name,
+            trust=dataset.trust_plans,
         )
         measured = dataset.plans.get(PROVENANCE, {}).get("winner", {}).get("measured_memory_bytes")
         return cls(

@@ -67,6 +67,7 @@ class MsdRun:
         configuration: of the plans.
         memory: budgets; one network is searched for each. With a transferred architecture there are none.
         tolerance, around: how far below a budget its candidates may lie, and whether above it too, see `budgets_of`.
+        trust_plans: whether networks that budgets are relative to may be built of any class that plans name.
         metric: of a GPU's memory; the search's default where None.
         plans: that the super-net is trained with.
         plans_name: of the searched or transferred plans.
@@ -83,6 +84,7 @@ class MsdRun:
     memory: tuple[str, ...]
     tolerance: str | None
     around: bool
+    trust_plans: bool = False
     metric: MemoryMetric | None
     plans: str
     plans_name: str
@@ -146,7 +148,9 @@ class MsdRun:
         Raises:
             DatasetError: there are no such plans.
         """
-        return PreprocessedDataset.find(self.dataset, self.plans, self.configuration, preprocessed=False)
+        return PreprocessedDataset.find(
+            self.dataset, self.plans, self.configuration, preprocessed=False, trust_plans=self.trust_plans
+        )
 
     def budgets(self) -> MemoryBudgets:
         """Return the budgets, once the data are planned.

@@ -26,6 +26,7 @@ from nnunet_hypersegnas.nnunet.nnunet_files import check_plans, read_dataset_jso
 from nnunet_hypersegnas.nnunet.plans import searched_plans
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.settings import SuperNetSettings
+from nnunet_hypersegnas.nnunet.trusted_plans import check_trusted
 
 
 class NetworkError(HyperSegNASError):
@@ -41,12 +42,14 @@ class PlannedNetwork:
         plans: nnU-Net's plans.
         dataset_json: of the data set, for channels and labels.
         configuration: whose network it is.
+        trust: whether it may be built of any class that the plans name.
     """
 
     name: str
     plans: Mapping[str, Any]
     dataset_json: Mapping[str, Any]
     configuration: str
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if self.configuration not in self.plans["configurations"]:
@@ -101,7 +104,9 @@ class NetworkCosts:
         }
 
 
-def find_network(name: str, *, dataset: str | None, configuration: str, plans_name: str) -> PlannedNetwork:
+def find_network(
+    name: str, *, dataset: str | None, configuration: str, plans_name: str, trust_plans: bool = False
+) -> PlannedNetwork:
     """Find what a user means: a plans file, plans of a data set by name, or a file with an architecture.
 
     Args:
@@ -110,6 +115,7 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
             that have no dataset.json beside them.
         configuration: of the plans.
         plans_name: the data set's plans in whose search space an architecture stands.
+        trust_plans: whether a network may be built of any class that plans name.
 
     Raises:
         NetworkError, ArchitectureFileError, DatasetError: what is missing, or what the file holds instead.
@@ -122,6 +128,7 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
             plans=read_plans(folder, name),
             dataset_json=read_dataset_json(folder / "dataset.json"),
             configuration=configuration,
+            trust=trust_plans,
         )
     if not is_named_file(name):
         raise NetworkError(f"{name} is no file; for plans of a data set by their name, give the data set with -d")
@@ -137,6 +144,7 @@ def find_network(name: str, *, dataset: str | None, configuration: str, plans_na
             plans=content,
             dataset_json=read_dataset_json(described),
             configuration=configuration,
+            trust=trust_plans,
         )
     if folder is None:
         raise NetworkError(
@@ -167,7 +175,9 @@ def network_costs(network: PlannedNetwork, *, cuda: bool) -> NetworkCosts:
 
     Raises:
         NetworkError: the network cannot be built or run at its plans' patch.
+        UntrustedPlansError: it may not be built, since the plans name a class from elsewhere.
     """
+    check_trusted(network.plans, network.configuration, network.trust)
     manager = PlansManager(dict(network.plans))
     configuration = manager.get_configuration(network.configuration)
     channels = determine_num_input_channels(manager, configuration, dict(network.dataset_json))

@@ -13,6 +13,7 @@ from nnunet_hypersegnas.nnunet.cost_models import training_setup
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.memory_budgets import planned_costs
 from nnunet_hypersegnas.nnunet.network_costs import NetworkCosts, NetworkError
+from nnunet_hypersegnas.nnunet.trusted_plans import UntrustedPlansError
 from nnunet_hypersegnas.search import (
     OWN,
     BudgetError,
@@ -56,7 +57,7 @@ class SpaceCosts:
         predict = CostModel(space, setup).predict
         try:
             own = planned_costs(dataset, OWN, device_type)
-        except (BudgetError, NetworkError):
+        except (BudgetError, NetworkError, UntrustedPlansError):
             own = None
         return cls(
             space=space,

@@ -16,7 +16,7 @@ from nnunet_hypersegnas.nnunet.supernet_checkpoint import (
     CheckpointError,
     SuperNetRecord,
     data_changes,
-    load_checkpoint_file,
+    load_training,
 )
 from nnunet_hypersegnas.nnunet.variants import KEEP_MAN, VANILLA
 from nnunet_hypersegnas.space import SearchSpace
@@ -89,7 +89,7 @@ def load_trained(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
             or other labels.
     """
     check_trained(dataset, path)
-    checkpoint = load_checkpoint_file(path)
+    checkpoint = load_training(path)
     record = SuperNetRecord.from_checkpoint(checkpoint, path)
     if record.annealing_lambda < 1 and record.settings.annealing == "linear":
         raise CheckpointError(
@@ -112,7 +112,7 @@ def load_with_man(dataset: PreprocessedDataset, path: Path) -> TrainedSuperNet:
         CheckpointError: the file is missing, no super-net's, made for another search space or other labels, or the
             super-net has no MAN, or one that is not told the image.
     """
-    checkpoint = load_checkpoint_file(path)
+    checkpoint = load_training(path)
     record = SuperNetRecord.from_checkpoint(checkpoint, path)
     if not record.settings.has_man:
         raise CheckpointError(

@@ -8,11 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import nnunet_hypersegnas
-from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.checkpoint_files import CheckpointError, load_checkpoint
 from nnunet_hypersegnas.nnunet.memory_limit import MemoryLimit
 from nnunet_hypersegnas.nnunet.settings import BLOCK, SuperNetSettings
 from nnunet_hypersegnas.space import SearchSpace
@@ -23,10 +22,6 @@ LOG_PREFIX = "hsnas_"  # of our keys in nnU-Net's log
 TRAINING_SECONDS = f"{LOG_PREFIX}training_seconds"  # of the training iterations of each epoch
 # Of records from before these could be set.
 EARLIER_SETTINGS = {"man": "image and architecture", "annealing": "linear"}
-
-
-class CheckpointError(HyperSegNASError):
-    """A checkpoint that is missing, not a super-net's, or does not fit what it is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +90,7 @@ class SuperNetRecord:
         Raises:
             CheckpointError: as `from_checkpoint`, or the file cannot be read.
         """
-        return cls.from_checkpoint(load_checkpoint_file(path, mmap=True), path)
+        return cls.from_checkpoint(load_training(path, mmap=True), path)
 
     def misfit(self, path: str | Path) -> CheckpointError:
         """Return the error that the weights beside this record have not the shapes of this version's networks."""
@@ -146,24 +141,21 @@ def data_changes(
     return [f"{name} {then} then, {now} now" for name, then, now in compared if then != now]
 
 
-def load_checkpoint_file(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Load a checkpoint on the CPU.
+def load_training(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Load what a training of nnU-Net left behind, on the CPU.
 
     Args:
         path: of the file.
         mmap: leave the weights in the file, for whoever does not read them.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or no checkpoint.
+        CheckpointError: as `load_checkpoint`, or the file is no checkpoint of a training.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
-    except FileNotFoundError:
+    if not Path(path).exists():
         raise CheckpointError(
             f"no checkpoint at {path}; train this super-net first, or name another's trainer with -tr"
-        ) from None
-    except Exception as error:  # torch raises whatever pickle and zip do
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        )
+    checkpoint = load_checkpoint(path, mmap=mmap)
+    if "network_weights" not in checkpoint:
         raise CheckpointError(f"{path} is no nnU-Net checkpoint")
     return checkpoint

@@ -206,7 +206,8 @@ def _raise_unusable(address: Address, error: Exception) -> NoReturn:
 def _may_hold_secret(address: Address, error: BaseException, text: str) -> bool:
     """Whether a secret stands in an error's text, or may: drivers repeat pieces of options that they do not know."""
     secrets = secrets_in(address)
-    is_about_options = isinstance(error, DBAPIError) and not isinstance(error, OperationalError)
+    is_of_connecting = isinstance(error, DBAPIError) and error.statement is None
+    is_about_options = is_of_connecting and not isinstance(error, OperationalError)
     return any(secret in text for secret in secrets) or (bool(secrets) and is_about_options)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 
 import pytest
@@ -121,3 +122,37 @@ def test_without_onnx_the_other_format_is_left(words, tmp_path, capsys, monkeypa
     assert "pip install 'nnunet_hypersegnas[onnx]'; or choose --formats program" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert command.main([*words, "-o", str(tmp_path), "--formats", "program"]) == 0
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_nothing_that_comes_with_a_training_is_run(words, demo_environment, tmp_path, monkeypatch, capsys):
+    name = f"{words[7]}__{words[5]}__3d_fullres"
+    results = tmp_path / "results" / "Dataset999_Synthetic"
+    training = shutil.copytree(demo_environment.folder / "nnUNet_results" / results.name / name, results / name)
+    monkeypatch.setenv("nnUNet_results", str(results.parent))
+
+    def refusal(*more):
+        assert command.main([*words, "-o", str(tmp_path / "out"), *more]) == 1
+        assert not (tmp_path / "touched").exists() and not (tmp_path / "out").exists()
+        return capsys.readouterr().err
+
+    checkpoint, plans_file = training / "fold_0" / "checkpoint_final.pth", training / "plans.json"
+    content, plans = torch.load(checkpoint, weights_only=False), json.loads(plans_file.read_text())
+    torch.save({**content, "logging": Touch(tmp_path / "touched")}, checkpoint)
+    assert "holds 'io.open', which is neither a tensor nor plain data and could run code" in refusal()
+    torch.save({**content, "init_args": {**content["init_args"], "configuration": "other"}}, checkpoint)
+    assert "was trained with configuration 'other', its folder says 3d_fullres" in refusal()
+    torch.save(content, checkpoint)
+    plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "os.system"
+    plans_file.write_text(json.dumps(plans))
+    assert "name 'os.system' as network_class_name" in refusal()
+    assert "nnU-Net cannot load" in refusal("--trust-plans")  # os.system takes no such arguments

@@ -1,0 +1,82 @@
+"""The one way in for files that torch wrote: tensors and plain data are read, and nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import numpy as np
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
+
+MOST_SHOWN = 300  # characters of what torch or a file says
+# nnU-Net's log holds numbers of NumPy, and a file names what makes them; NumPy 1 had the function elsewhere.
+SCALAR = np.float64(0).__reduce__()[0]
+NUMBERS = (np.bool_, np.int32, np.int64, np.float16, np.float32, np.float64)
+ALLOWED = [
+    (SCALAR, "numpy._core.multiarray.scalar"),
+    (SCALAR, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(number)) for number in NUMBERS),
+]
+ALLOWED_NAMES = {"numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"}
+
+
+class CheckpointError(HyperSegNASError):
+    """A checkpoint that is missing, holds what it may not, or does not fit what it is asked for."""
+
+
+def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Load a file of nnU-Net's or of ours on the CPU.
+
+    Args:
+        path: of the file.
+        mmap: leave the weights in the file, for whoever does not read them.
+
+    Raises:
+        CheckpointError: there is no such file, it is truncated or none of torch's, it holds more than tensors and plain
+            data, which could run code, or no dictionary.
+    """
+    try:
+        with safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a pickle's version; what cannot be read is said below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_zipfile(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}; see that its name is right") from None
+    except Exception as error:  # torch raises whatever pickle and zip do
+        raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, a checkpoint is a dictionary; name a file that nnU-Net or this "
+            "package wrote"
+        )
+    return content
+
+
+def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
+    if names := _disallowed(path, error):
+        return CheckpointError(
+            f"{path} holds {abbreviated(', '.join(names), MOST_SHOWN)}, which is neither a tensor nor plain data and "
+            "could run code, so the file was not read; use a checkpoint that nnU-Net or this package wrote, or, if you "
+            "know where this one comes from, nnU-Net's own commands, which read anything"
+        )
+    # Of torch's long text, what follows these words is about the file, and the rest is advice to run what is in it.
+    reason = (str(error).rpartition("WeightsUnpickler error:")[2].strip() or "it ends early").splitlines()[0]
+    return CheckpointError(
+        f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason[:MOST_SHOWN]}); restore it from a "
+        "copy, or train anew"
+    )
+
+
+def _disallowed(path: str | Path, error: Exception) -> list[str]:
+    """Return the names of what a file would call and may not."""
+    try:
+        names = set(get_unsafe_globals_in_checkpoint(path)) - ALLOWED_NAMES
+    except Exception:  # it is no zip file, but torch's older format or something else
+        names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
+    return sorted(names)
