@@ -1,7 +1,11 @@
 """`hsnas_msd_submission`: what the challenge takes, and everything that it does not."""
 
 import gzip
+import os
 import shutil
+import stat
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -184,7 +188,199 @@ def test_zips_of_others(zipped, data, tmp_path, capsys):
     assert main(["--check", str(tmp_path / "no.zip")]) == 1
     assert "is no zip, or it is cut off" in capsys.readouterr().err
     assert main(["--check", str(tmp_path / "nothing.zip")]) == 1
-    assert "there is no" in capsys.readouterr().err
+    assert "there is no zip" in capsys.readouterr().err
+
+
+HIPPOCAMPUS = "Task04_Hippocampus/hippocampus_001.nii.gz"
+
+
+def doctored(path, tmp_path, doctor):
+    """Return a copy of a zip whose directory says other things; `doctor` gets its entry of one file."""
+    other = tmp_path / "doctored.zip"
+    shutil.copy(path, other)
+    with zipfile.ZipFile(other, "a") as archive:
+        doctor(archive.getinfo(HIPPOCAMPUS))
+        archive.comment = b"so that the directory is written anew"
+    return other
+
+
+def faults_in(path, capsys, *more):
+    capsys.readouterr()
+    assert main(["--check", str(path), *more, "-np", "1"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line and not line.startswith("checking")]
+    assert all(len(line) < 1000 for line in lines)
+    return "\n".join(lines)
+
+
+def set_flag(flag):
+    def doctor(member):
+        member.flag_bits |= flag
+
+    return doctor
+
+
+def set_field(name, value):
+    return lambda member: setattr(member, name, value)
+
+
+@pytest.mark.parametrize(
+    ("doctor", "message"),
+    [
+        (set_flag(1), f"{HIPPOCAMPUS}: it is encrypted; make the zip without a password"),
+        (set_flag(1 << 5), f"{HIPPOCAMPUS}: the zip is damaged there"),
+        (set_field("compress_type", 77), f"{HIPPOCAMPUS}: it is compressed by method 77; 0 (stored) and 8"),
+        (set_field("extract_version", 99), "is no zip, or it is cut off (zip file version 9.9)"),
+        (set_field("file_size", 1_500_000_000), f"{HIPPOCAMPUS}: it has 1,500,000,000 bytes; a label map has at most"),
+        (set_field("file_size", 1 << 33), "bytes without compression; 4,294,967,296 are possible"),
+        (set_field("CRC", 12345), f"{HIPPOCAMPUS}: the zip is damaged there (Bad CRC-32"),
+        (set_field("header_offset", 7), f"{HIPPOCAMPUS}: the zip is damaged there"),
+        (set_field("external_attr", (stat.S_IFLNK | 0o777) << 16), f"{HIPPOCAMPUS}: it is a folder, a link or"),
+        (set_field("external_attr", (stat.S_IFDIR | 0o777) << 16), f"{HIPPOCAMPUS}: it is a folder, a link or"),
+        (set_field("external_attr", (stat.S_IFIFO | 0o777) << 16), f"{HIPPOCAMPUS}: it is a folder, a link or"),
+    ],
+)
+def test_directories_of_zips(zipped, data, tmp_path, capsys, doctor, message):
+    """What a directory says is looked at before any of its files is read."""
+    path = doctored(zipped, tmp_path, doctor)
+    for more in ((), ("--data", str(data))):
+        tracemalloc.start()
+        found = faults_in(path, capsys, *more)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+        tracemalloc.stop()
+        assert message in found
+        assert "no prediction of hippocampus_001" not in found  # it is there, and has a fault
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions(zipped, data, tmp_path, capsys, method):
+    with zipfile.ZipFile(zipped) as old, zipfile.ZipFile(tmp_path / "b.zip", "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    found = faults_in(tmp_path / "b.zip", capsys, "--data", str(data))
+    assert f"it is compressed by method {method}; 0 (stored) and 8 (deflate) are possible" in found
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (HIPPOCAMPUS, f"files that are in it more than once: {HIPPOCAMPUS}"),
+        (f"./{HIPPOCAMPUS}", f"files that do not belong into it: ./{HIPPOCAMPUS}"),
+        (f"/{HIPPOCAMPUS}", "files that do not belong into it: /Task04"),
+        (f"a/../{HIPPOCAMPUS}", "files that do not belong into it: a/.."),
+        (HIPPOCAMPUS.replace("/", "//"), "files that do not belong into it: Task04_Hippocampus//"),
+        (HIPPOCAMPUS.replace("/", "/./"), "files that do not belong into it: Task04_Hippocampus/./"),
+        (HIPPOCAMPUS.replace("/", "\\"), "files that do not belong into it: Task04_Hippocampus\\"),
+        (HIPPOCAMPUS.lower(), "files that do not belong into it: task04_hippocampus/"),
+        (HIPPOCAMPUS.replace("_001", "_001\u0301"), "no test image of hippocampus_001\u0301"),
+        (HIPPOCAMPUS.replace("hippo", "Hippo"), "no test image of Hippocampus_001"),
+        (f"{HIPPOCAMPUS}/", f"files that do not belong into it: {HIPPOCAMPUS}/"),
+        (f"{HIPPOCAMPUS}\0.png", "files that do not belong into it: 'Task04_Hippocampus/hippocampus_001.nii.gz\\x00"),
+        (f"Task04_Hippocampus/{'x' * 60000}", "files that do not belong into it: 'Task04_Hippocampus/xxx"),
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_another_name_for_the_same_file(zipped, data, tmp_path, capsys, name, message, place):
+    """Programs that unpack it write one over the other."""
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(zipped) as old, zipfile.ZipFile(path, "w") as new:
+        member = zipfile.ZipInfo("x")
+        member.filename = member.orig_filename = name
+        contents = [(name, old.read(name)) for name in old.namelist()]
+        contents.insert(0 if place == "first" else len(contents), (member, b"garbage"))
+        for each, content in contents:
+            new.writestr(each, content)
+    found = faults_in(path, capsys, "--data", str(data))
+    assert message in found, found
+
+
+def test_folders_of_the_tasks_may_be_in_it(zipped, data, tmp_path, capsys):
+    path = changed(zipped, lambda c: {f"{task.folder}/": b"" for task in TASKS} | c, tmp_path)
+    assert main(["--check", str(path), "--data", str(data), "-np", "1"]) == 0
+
+
+def test_too_many_members(zipped, tmp_path, capsys):
+    path = changed(zipped, lambda c: c | {f"Task04_Hippocampus/{i}.nii.gz": b"" for i in range(2000)}, tmp_path)
+    assert faults_in(path, capsys) == (f"hsnas_msd_submission: error: {path} has 2,018 members; 2,000 are possible")
+
+
+def test_a_zip_that_is_cut_off_or_a_pipe(zipped, tmp_path, capsys):
+    content, path = zipped.read_bytes(), tmp_path / "cut.zip"
+    for size in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:size])
+        assert "is no zip, or it is cut off" in faults_in(path, capsys)
+    os.mkfifo(tmp_path / "pipe.zip")
+    assert "it is no file but a pipe" in faults_in(tmp_path / "pipe.zip", capsys)
+
+
+def test_bombs(zipped, data, tmp_path, capsys):
+    """Few bytes that stand for many: in the zip, and in the file in it."""
+    huge = zipfile.ZipInfo(HIPPOCAMPUS)
+    huge.compress_type = zipfile.ZIP_DEFLATED
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(zipped) as old, zipfile.ZipFile(path, "w") as new:
+        content = gzip.decompress(old.read(HIPPOCAMPUS))
+        for name in old.namelist():
+            if name != HIPPOCAMPUS:
+                new.writestr(name, old.read(name))
+        new.writestr(huge, bytes(1 << 20))
+    found = faults_in(path, capsys, "--data", str(data))
+    assert f"{HIPPOCAMPUS}: it has 1,048,576 bytes; a label map has at most" in found
+    many = content[:42] + struct.pack("<3h", 2000, 2000, 2000) + content[48:]  # 8 GB, if anybody believed it
+    packed = gzip.compress(many + bytes(1 << 24))
+    tracemalloc.start()
+    with_images = faults_in(changed(zipped, lambda c: c | {HIPPOCAMPUS: packed}, tmp_path), capsys, "--data", str(data))
+    without = faults_in(changed(zipped, lambda c: c | {HIPPOCAMPUS: packed}, tmp_path), capsys)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    tracemalloc.stop()
+    assert f"{HIPPOCAMPUS} is no segmentation: it cannot be read (it is cut off)" in with_images + without
+    within = content[:42] + struct.pack("<3h", 250, 250, 250) + content[48:]
+    found = faults_in(
+        changed(zipped, lambda c: c | {HIPPOCAMPUS: gzip.compress(within + bytes(1 << 24))}, tmp_path), capsys
+    )
+    assert f"{HIPPOCAMPUS} has" not in found and f"{HIPPOCAMPUS} is" not in found
+    found = faults_in(
+        changed(zipped, lambda c: c | {HIPPOCAMPUS: gzip.compress(within + bytes(1 << 24))}, tmp_path),
+        capsys,
+        "--data",
+        str(data),
+    )
+    assert f"{HIPPOCAMPUS} has shape 250 x 250 x 250 in place of 5 x 4 x 3" in found
+
+
+def test_images_that_hold_no_labels(zipped, data, tmp_path, capsys):
+    vectors = sitk.GetImageFromArray(np.zeros((*SHAPE, 2), np.uint8), isVector=True)
+    vectors.SetSpacing((1.0, 1.5, 2.0))
+    vectors.SetOrigin((3.0, 0.0, -7.0))
+    sitk.WriteImage(vectors, str(tmp_path / "v.nii.gz"))
+    content = (tmp_path / "v.nii.gz").read_bytes()
+    found = faults_in(changed(zipped, lambda c: c | {HIPPOCAMPUS: content}, tmp_path), capsys, "--data", str(data))
+    assert f"{HIPPOCAMPUS} is no segmentation: it has 5 axes (5 x 4 x 3 x 1 x 2); a label map has 2 or 3" in found
+
+    def without_place(contents):
+        whole = gzip.decompress(contents[HIPPOCAMPUS])
+        return contents | {HIPPOCAMPUS: gzip.compress(whole[:280] + struct.pack("<12f", *[np.nan] * 12) + whole[328:])}
+
+    found = faults_in(changed(zipped, without_place, tmp_path), capsys, "--data", str(data))
+    assert f"{HIPPOCAMPUS} is no segmentation: its affine has an axis without length, or values that are no" in found
+
+
+def test_a_broken_test_image_is_one_line(predictions, data, tmp_path, capsys):
+    """Of a task that is checked, and of one that is filled with placeholders."""
+    for task, kind in (("Task04_Hippocampus", "hippocampus_001"), ("Task09_Spleen", "spleen_001")):
+        path = data / task / "imagesTs" / f"{kind}.nii.gz"
+        path.write_bytes(b"no image")
+        assert (
+            main([predictions[3], "--data", str(data), "-o", str(tmp_path / "x.zip"), "--placeholders", "-np", "1"])
+            == 1
+        )
+        assert f"{path}" in capsys.readouterr().err and not (tmp_path / "x.zip").exists()
+        write_image(path, np.zeros(SHAPE, np.float32))
+
+
+def test_files_of_any_time_can_be_zipped(predictions, data, tmp_path):
+    os.utime(tmp_path / HIPPOCAMPUS, (0, 0))  # before 1980, where the calendar of zips begins
+    assert main([*predictions, "--data", str(data), "-o", str(tmp_path / "old.zip"), "-np", "1"]) == 0
 
 
 @pytest.mark.parametrize(
