@@ -28,9 +28,13 @@ class CutOffError(UnreadableImageError):
 
 def because(error: BaseException | str) -> UnreadableImageError:
     """Return the error that hands on, in one line, what a library said."""
+    return UnreadableImageError(f"it cannot be read ({shortened(error)})")
+
+
+def shortened(error: BaseException | str) -> str:
+    """Return what a library said on one line, and no longer than a reader wants it."""
     words = " ".join(str(error).split()) or type(error).__name__
-    shown = words if len(words) <= MOST_CHARACTERS else f"{words[:MOST_CHARACTERS]}..."
-    return UnreadableImageError(f"it cannot be read ({shown})")
+    return words if len(words) <= MOST_CHARACTERS else f"{words[:MOST_CHARACTERS]}..."
 
 
 def check_is_file(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
 import zipfile
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_hypersegnas.errors import HyperSegNASError
-from nnunet_hypersegnas.evaluation.unreadable import UnreadableImageError, check_is_file
+from nnunet_hypersegnas.evaluation.unreadable import UnreadableImageError, check_is_file, shortened
 
 ENCRYPTED = 1  # a bit of a member's flags
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -56,7 +57,7 @@ def opened_zip(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     except UnreadableImageError as error:
         raise ZipError(f"there is no zip {path}: {error}") from None
     except (*DAMAGE, OSError) as error:
-        raise ZipError(f"{path} is no zip, or it is cut off ({error})") from error
+        raise ZipError(f"{path} is no zip, or it is cut off ({shortened(error)})") from error
     with archive:
         members = archive.infolist()
         if len(members) > limits.members:
@@ -91,4 +92,8 @@ def extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: Path, most_
         with archive.open(member) as source, file.open("wb") as target:
             shutil.copyfileobj(source, target)
     except DAMAGE as error:
-        raise MemberError(f"the zip is damaged there ({error})") from error
+        raise MemberError(f"the zip is damaged there ({shortened(error)})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place that no file has
+            raise
+        raise MemberError("the zip is damaged there (its directory names a place outside of it)") from error
