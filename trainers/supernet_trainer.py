@@ -59,6 +59,7 @@ from nnunet_hypersegnas.trainers.distributed import wrap
 from nnunet_hypersegnas.trainers.learning_rate import ScheduledLearningRate
 from nnunet_hypersegnas.trainers.optimizers import JointOptimizer
 from nnunet_hypersegnas.trainers.sandwich import SandwichStep
+from nnunet_hypersegnas.trainers.unfound_labels import UnfoundLabels
 from nnunet_hypersegnas.trainers.validation_patches import Batch, ValidationPatches, copy_of
 
 MAX_VALIDATION_PATCHES = 16
@@ -105,6 +106,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         self.weight_decay = self.settings.weight_decay
         self.save_every = self.settings.save_every
         self.iteration = 0  # global, of the step under way
+        self.unfound_labels: UnfoundLabels | None = None
         self.validation_patches: int | None = None  # how many of them are scored; settled in the first validation
         self._prepare_logs()
 
@@ -330,6 +332,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
                 scores.append({"name": name, "lambda": annealing, **self._score(patch, name, annealing)})
         self._keep_to_a_tenth(len(patches), started)
         self._log_references(scores)
+        self._warn_of_unfound_labels(scores)
         self._log_spread(patches)
         as_it_stands = [s for s in scores if s["lambda"] == self.annealing_lambda]
         collated = collate_outputs([{k: s[k] for k in ("loss", "tp_hard", "fp_hard", "fn_hard")} for s in as_it_stands])
@@ -399,6 +402,14 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
             line.append(f"{name} {values[0]:.4f}" + (f" ({values[1]:.4f})" if self.settings.has_man else ""))
         with_man = f" with MAN at lambda {self.annealing_lambda:.3f} (and without MAN)" if self.settings.has_man else ""
         self.print_to_log_file(f"Pseudo dice of sub-nets{with_man}: {', '.join(line)}")
+
+    def _warn_of_unfound_labels(self, scores: list[dict]) -> None:
+        if self.unfound_labels is None:
+            self.unfound_labels = UnfoundLabels(self._dataset().label_names())
+        found, missed = (sum(np.asarray(score[key]) for score in scores) for key in ("tp_hard", "fn_hard"))
+        in_warmup = self.iteration <= self.schedule.warmup
+        if not in_warmup and (warning := self.unfound_labels.after_epoch(found, missed)):
+            self.print_to_log_file(f"WARNING: {warning}")
 
     def _log_spread(self, patches: list[Batch]) -> None:
         man = self.one_shot_network().man
