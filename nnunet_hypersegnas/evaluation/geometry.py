@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +80,7 @@ class Geometry:
         return min(pairs, key=lambda pair: len(pair[0].differences(pair[1])))
 
 
-def in_3d(spacing_mm: Sequence[float], origin_mm: Sequence[float], direction: np.ndarray) -> Placement:
+def in_3d(spacing_mm: Iterable[float], origin_mm: Iterable[float], direction: np.ndarray) -> Placement:
     """Return the placement of an image of two or three axes; a slice is 1 mm thick.
 
     Args:

@@ -10,7 +10,7 @@ import gzip
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -35,6 +35,7 @@ KINDS = {348: (nib.Nifti1Header, b"n+1"), 540: (nib.Nifti2Header, b"n+2")}  # by
 GZIP = b"\x1f\x8b"
 MOST_EXPANSION = 1032  # bytes that one byte of gzip can stand for (zlib's technical details)
 PIECE_BYTES = 1 << 22
+UNITS_MM, UNITS_MASK = {1: 1e3, 3: 1e-3}, 7  # of lengths, by the code of metres and of micrometres
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])  # from NIfTI's coordinates to ITK's
 SILENT = logging.Logger("nifti")  # nibabel's checks mend what they can, and would print it
 SILENT.addHandler(logging.NullHandler())
@@ -249,10 +250,16 @@ def _understood(header: nib.Nifti1Header) -> NiftiImage:
 def _placements(header: nib.Nifti1Header, axes: int) -> Iterator[Placement]:
     """Yield the places that a header states, or its voxel size alone.
 
-    Sizes of voxels stand in two places as well: ITK takes `pixdim`, and nibabel writes what the affine has.
+    Sizes of voxels stand in two places as well: ITK takes `pixdim`, and nibabel writes what the affine has. ITK turns
+    metres and micrometres into mm, nibabel leaves numbers as they are.
     """
-    sizes = np.abs(np.array(header["pixdim"][1 : 1 + axes], float))
-    affines = list(_affines(header))
+    for mm in dict.fromkeys((UNITS_MM.get(int(header["xyzt_units"]) & UNITS_MASK, 1.0), 1.0)):
+        sizes = mm * np.abs(np.array(header["pixdim"][1 : 1 + axes], float))
+        yield from _placed(sizes, [np.diag([mm, mm, mm, 1]) @ affine for affine in _affines(header)])
+
+
+def _placed(sizes: np.ndarray, affines: Sequence[np.ndarray]) -> Iterator[Placement]:
+    axes = len(sizes)
     for affine in affines:
         columns = affine[:3, :axes]
         lengths = np.hypot(np.hypot(columns[0], columns[1]), columns[2])

@@ -39,8 +39,9 @@ def box(shift=0):
     return labels
 
 
-def write(path, labels, sform, qform=None, codes=(2, 1)):
+def write(path, labels, sform, qform=None, codes=(2, 1), unit="mm"):
     image = nib.Nifti1Image(labels, sform)
+    image.header.set_xyzt_units(unit)
     image.set_sform(sform, codes[0])
     image.set_qform(sform if qform is None else qform, codes[1])
     nib.save(image, path)
@@ -83,6 +84,13 @@ def test_axes_that_are_not_at_right_angles(tmp_path, reader):
 def test_a_file_that_states_two_places_or_none(tmp_path, reader, codes):
     """ITK and nibabel take different ones, and hand on what they took."""
     check(predicted(reader, tmp_path, PLACES["tilted"], qform=affine(np.eye(3), (1.0, 2.0, 3.0)), codes=codes))
+
+
+@pytest.mark.parametrize(("reader", "mm"), [(SimpleITKIO, 1e-3), (NibabelIO, 1)])
+def test_micrometres(tmp_path, reader, mm):
+    """ITK turns them into mm, and nibabel takes them for mm."""
+    in_micrometres = PLACES["tilted"] * ([[1000]] * 3 + [[1]])
+    check(predicted(reader, tmp_path, in_micrometres, unit="micron"), np.multiply(SPACING_MM, 1000 * mm))
 
 
 @pytest.mark.parametrize("place", list(PLACES))
