@@ -32,6 +32,17 @@ def trainers(demo_environment, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", str(external_trainer_folder()))
 
 
+@pytest.fixture
+def report(record_property, request):
+    """Say how many kills there were."""
+
+    def count(kills):
+        record_property("kills", kills)
+        print(f"{request.node.name}: {kills} kills")
+
+    return count
+
+
 # -- super-net training ----------------------------------------------------------------------------------------------
 
 
@@ -56,7 +67,7 @@ def trained(results):
     return checkpoint["network_weights"], checkpoint["hypersegnas"]
 
 
-def test_super_net_training(training, tmp_path, record_property):
+def test_super_net_training(training, tmp_path, report):
     silent = {"HSNAS_NO_VALIDATION": "1"}
     run(training, nnUNet_results=str(tmp_path / "undisturbed"), **silent)
     weights, record = trained(tmp_path / "undisturbed")
@@ -78,7 +89,7 @@ def test_super_net_training(training, tmp_path, record_property):
     at_renames = each_kill(kills(), attempt)
     random = kill_at_random([*training, "--c"], 10, 0, nnUNet_results=str(tmp_path / "random"), **silent)
     check(tmp_path / "random")
-    record_property("kills", at_renames + random)
+    report(at_renames + random)
     assert at_renames >= 2 * 4 and random > 3  # a checkpoint of each epoch, and the last one
 
 
@@ -108,7 +119,7 @@ def undisturbed(finished_demo):
 @pytest.mark.parametrize(
     ("role", "whom"), [("hsnas_search", "group"), ("hsnas_search", "self"), ("--join", "self")], ids=str
 )
-def test_search(demo_environment, undisturbed, storage, tmp_path, record_property, role, whom):
+def test_search(demo_environment, undisturbed, storage, tmp_path, report, role, whom):
     """All of it is killed, or the leader alone, or a worker alone."""
     runs, numbers = Runs(demo_environment.supernet_fold), count()
 
@@ -124,17 +135,17 @@ def test_search(demo_environment, undisturbed, storage, tmp_path, record_propert
         return True
 
     done = each_kill(kills(role, whom), attempt)
-    record_property("kills", done)
+    report(done)
     assert done >= 4
 
 
 @pytest.mark.parametrize("storage", STORAGES, indirect=True)
-def test_search_at_random_moments(demo_environment, undisturbed, storage, record_property):
+def test_search_at_random_moments(demo_environment, undisturbed, storage, report):
     name = f"kills_random_{len(storage)}"
     command = search(name, storage, "--workers", "1")
     done = kill_at_random(command, 15, 1)
     run(command)
-    record_property("kills", done)
+    report(done)
     runs = Runs(demo_environment.supernet_fold)
     assert done > 5 and runs.result(name) == undisturbed
 
@@ -142,7 +153,7 @@ def test_search_at_random_moments(demo_environment, undisturbed, storage, record
 # -- the other commands ----------------------------------------------------------------------------------------------
 
 
-def test_calibration(demo_environment, tmp_path, record_property):
+def test_calibration(demo_environment, tmp_path, report):
     """Times differ from one measuring to the next; what is measured does not."""
     command = [program("hsnas_calibrate"), "999", "3d_fullres", "-p", "HyperSegNASDemoSupernet"]
     command += ["--architectures", "8", "--device", "cpu"]
@@ -165,11 +176,11 @@ def test_calibration(demo_environment, tmp_path, record_property):
     run([*command, "--overwrite"])
     assert finished() == 8
     shutil.rmtree(folder)
-    record_property("kills", at_renames + random)
+    report(at_renames + random)
     assert at_renames >= 2 and random > 2
 
 
-def test_cross_validation(demo_environment, tmp_path, monkeypatch, record_property):
+def test_cross_validation(demo_environment, tmp_path, monkeypatch, report):
     """nnU-Net trains; ours is to see what is whole, and to go on from there."""
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     short = str(Path(__file__).parents[1] / "matrix" / "short_trainer")
@@ -181,11 +192,11 @@ def test_cross_validation(demo_environment, tmp_path, monkeypatch, record_proper
     run(command)
     (summary,) = (tmp_path / "results").glob("*/*/fold_0/validation/summary.json")
     assert len(json.loads(summary.read_text())["metric_per_case"]) >= 1
-    record_property("kills", done)
+    report(done)
     assert done > 3
 
 
-def test_submission(data, predictions, tmp_path, record_property):
+def test_submission(data, predictions, tmp_path, report):
     command = [program("hsnas_msd_submission"), *predictions, "--data", data]
     run([*command, "-o", tmp_path / "undisturbed.zip"])
     expected = (tmp_path / "undisturbed.zip").read_bytes()
@@ -200,7 +211,7 @@ def test_submission(data, predictions, tmp_path, record_property):
         return True
 
     done = each_kill(kills(), attempt)
-    record_property("kills", done)
+    report(done)
     assert done >= 2
 
 
