@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_hypersegnas.cli.numbers import positive_int, whole_number
+from nnunet_hypersegnas.cli.numbers import any_seed, positive_float, positive_int, whole_number
 from nnunet_hypersegnas.cli.trust import add_trust_plans
+from nnunet_hypersegnas.errors import abbreviated
 from nnunet_hypersegnas.search_settings import STRATEGIES, SearchSettings
 
 DEFAULT_PLANS_NAME = "HyperSegNASPlans"
@@ -21,7 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("dataset", metavar="DATASET", help="data set name or id, as in nnUNetv2_train")
     parser.add_argument("configuration", metavar="CONFIGURATION", help="for example 3d_fullres")
-    parser.add_argument("fold", metavar="FOLD", type=int, help="the super-net's fold; its validation cases score")
+    parser.add_argument(
+        "fold", metavar="FOLD", type=whole_number, help="the super-net's fold; its validation cases score"
+    )
     parser.add_argument("-tr", default="HyperSegNASSupernetTrainer", metavar="TRAINER", help="the super-net's trainer")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="the super-net's plans [%(default)s]")
     budgets = parser.add_argument_group("budgets")
@@ -131,14 +134,14 @@ def _add_amounts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--validation-cases", type=positive_int, metavar="N", help="score on N of the fold's validation cases [all]"
     )
-    group.add_argument("--seed", type=int, default=defaults.seed, help="of sampling and fine-tuning [%(default)s]")
+    group.add_argument("--seed", type=any_seed, default=defaults.seed, help="of sampling and fine-tuning [%(default)s]")
 
 
 def _add_workers(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", "-device", choices=("cuda", "cpu"), help="[cuda where there is one, else cpu]")
     group.add_argument(
         "--workers",
-        type=_none_or_more,
+        type=whole_number,
         metavar="N",
         help="processes that evaluate; 0 leaves it to those who join [one for each GPU, or CPU core, 8 at most]",
     )
@@ -164,17 +167,10 @@ def _add_workers(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # a worker ends when this process does
 
 
-def _none_or_more(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
 def _positive_rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 10:
-        raise argparse.ArgumentTypeError(f"{text} is not a learning rate")
+    value = positive_float(text)
+    if value >= 10:
+        raise argparse.ArgumentTypeError(f"{abbreviated(text)} is not a learning rate")
     return value
 
 

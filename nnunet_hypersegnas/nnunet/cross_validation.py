@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from nnunet_hypersegnas.errors import FaultsError, HyperSegNASError
 from nnunet_hypersegnas.evaluation import LabelSet, Pair
 from nnunet_hypersegnas.evaluation.folders import name_some
-from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset, read_json
+from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
+from nnunet_hypersegnas.nnunet.nnunet_files import read_plans_file, read_splits
 from nnunet_hypersegnas.nnunet.plans import PROVENANCE, network_in_words
 
 FOLDS = (0, 1, 2, 3, 4)
@@ -58,7 +58,7 @@ class CrossValidation:
     def known_folds(self) -> tuple[int, ...]:
         """Folds of the data set's split; nnU-Net's five where there is no split yet."""
         path = self.dataset.folder / "splits_final.json"
-        return tuple(range(len(json.loads(path.read_text())))) if path.exists() else FOLDS
+        return tuple(range(len(read_splits(path)))) if path.exists() else FOLDS
 
     def check_fold(self, fold: int) -> None:
         """Raise UnknownFoldError where the data set's split has no such fold."""
@@ -76,7 +76,7 @@ class CrossValidation:
         if not begun or not path.exists():
             return
         configuration = self.dataset.configuration_name
-        there, now = (network_in_words(plans, configuration) for plans in (read_json(path), self.dataset.plans))
+        there, now = (network_in_words(plans, configuration) for plans in (read_plans_file(path), self.dataset.plans))
         if there != now:
             raise ChangedPlansError(
                 f"{self.folder} holds folds of another network ({there}) than the plans "

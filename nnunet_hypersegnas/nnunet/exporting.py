@@ -118,12 +118,13 @@ class TrainedNetwork:
             ExportError: there is no such case.
         """
         check_case(self.dataset, case)
-        data, _, prediction, _ = self.dataset.cases().load_case(case)
-        seen = network_input(
-            np.asarray(data[:]),
-            None if prediction is None else np.asarray(prediction[:]),
-            self.dataset.label_manager,
-        )
+        with self.dataset.reading(case):
+            data, _, prediction, _ = self.dataset.cases().load_case(case)
+            seen = network_input(
+                np.asarray(data[:]),
+                None if prediction is None else np.asarray(prediction[:]),
+                self.dataset.label_manager,
+            )
         image = torch.from_numpy(seen)
         labels = [self._predict(image, self.network)]
         both = _SideBySide(self.network, exported)

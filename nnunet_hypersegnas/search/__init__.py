@@ -17,7 +17,7 @@ from nnunet_hypersegnas.search.evaluations import Evaluation, WorkerId, last_led
 from nnunet_hypersegnas.search.halving import Contest, climb, gather, pareto_front, refine, winner
 from nnunet_hypersegnas.search.leading import EvaluationError, Lead
 from nnunet_hypersegnas.search.limits import BudgetError, Interval, Limits
-from nnunet_hypersegnas.search.measurement_log import LogError, MeasurementLog
+from nnunet_hypersegnas.search.measurement_log import MeasurementLog
 from nnunet_hypersegnas.search.placement import (
     COMFORTABLE,
     Placement,
@@ -59,7 +59,6 @@ __all__ = [
     "Interval",
     "Limits",
     "Lead",
-    "LogError",
     "MeasurementLog",
     "Meter",
     "Progress",
