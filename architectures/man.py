@@ -145,6 +145,7 @@ class RunningStandardisation(nn.Module):
         return (vectors - self.mean) * (self.variance + self.eps).rsqrt()
 
     def _take_in(self, vectors: Tensor) -> None:
+        vectors = vectors.nan_to_num(posinf=0.0, neginf=0.0)  # of a damaged image, whose step will be skipped
         self.count += 1
         share = 1 / self.count.clamp(max=LONGEST_MEMORY)
         mean = _over_processes(vectors.mean(0))

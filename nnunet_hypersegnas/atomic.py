@@ -1,25 +1,35 @@
 """Files and folders that are either there whole or not at all: written under a temporary name, then renamed.
 
-A temporary name is NAME.TOKEN.tmp, with a random token, since process ids repeat in containers. Whoever writes under it
-holds an flock on it until it is done, and the system releases that when the process ends, however it ends. So what
-nobody holds was left by a process that was killed, and whoever writes the same file next removes it, as does `sweep`.
-Where a file system has no such locks (a folder's on NFS, for example), nothing counts as left over.
+A temporary name is NAME.TOKEN.tmp, with a token of this machine's start and a random part, since process ids repeat in
+containers. Whoever writes under it holds an flock on it until it is done, and the system releases that when the process
+ends, however it ends. So what nobody holds was left by a process that was killed. Whoever writes the same file next
+removes it, as does `sweep`. Some cluster file systems keep such locks on each machine apart, so files of another
+machine count as left over only when they are a day old. Where there are no locks, nothing counts as left over.
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = re.compile(r"(?P<name>.+)\.([0-9a-f]{16}|[0-9]+)\.tmp", re.DOTALL)  # earlier versions took the process id
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is held, and nothing swept
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = re.compile(r"(?P<name>.+)\.(?P<machine>[0-9a-f]{8})[0-9a-f]{16}\.tmp", re.DOTALL)
+DAY_S = 86_400
 
 
 @contextmanager
@@ -29,7 +39,9 @@ def written_atomically(path: Path) -> Iterator[Path]:
     temporary, held = _claim(path, _make_file)
     try:
         yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(held)
@@ -58,8 +70,33 @@ def sweep(folder: Path, name: str | None = None) -> None:
     with suppress(FileNotFoundError):
         for entry in list(os.scandir(folder)):
             match = _TEMPORARY.fullmatch(entry.name)
-            if match and name in (None, match["name"]):
+            if match and name in (None, match["name"]) and _may_be_left_over(entry, match["machine"]):
                 _remove_unless_held(Path(entry.path))
+
+
+def _may_be_left_over(entry: os.DirEntry[str], machine: str) -> bool:
+    try:
+        return machine == _machine() or time.time() - entry.stat().st_mtime > DAY_S
+    except OSError:  # removed meanwhile
+        return False
+
+
+@cache
+def _machine() -> str:
+    """Return a short name of this machine since its last start; the containers that it runs have the same one."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    text = boot.read_text() if boot.exists() else socket.gethostname()
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file or folder to the disk, so that a power cut finds all of it or nothing."""
+    with suppress(OSError):  # some file systems do not flush folders
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def is_temporary(path: Path) -> bool:
@@ -82,10 +119,11 @@ def check_writable(folder: Path) -> None:
 def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """Make a temporary file or folder beside `path`, and return it with the descriptor that holds it."""
     while True:
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+        temporary = path.with_name(f"{path.name}.{_machine()}{secrets.token_hex(8)}.tmp")
         held = make(temporary)
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(held, fcntl.LOCK_EX)
+            if fcntl:
+                fcntl.flock(held, fcntl.LOCK_EX)
         # Another process may have swept it before it was held.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(temporary), os.fstat(held)):
@@ -105,6 +143,8 @@ def _make_folder(path: Path) -> int:
 
 
 def _remove_unless_held(path: Path) -> None:
+    if not fcntl:
+        return
     try:
         held = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     except OSError:  # removed meanwhile, or not ours to remove

@@ -135,13 +135,14 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "missing":
         return f"it has no key {key}"
     if fault["type"] in ("too_short", "too_long"):
-        limit = fault["ctx"].get("min_length") or fault["ctx"]["max_length"]
-        return f"{key} has {fault['ctx']['actual_length']} items, needed are {limit}"
+        context = fault["ctx"]
+        bound = f"at least {context['min_length']}" if "min_length" in context else f"at most {context['max_length']}"
+        return f"{key} has {context['actual_length']} items, needed are {bound}"
     needed = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     for word, plain in PLAIN_WORDS.items():
         needed = needed.replace(word, plain)
     if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # too much to show
-        return f"{key} lacks {needed}"
+        return needed if key == "it" else f"{key}: {needed}"
     return f"{key} is {abbreviated(fault['input'])}, needed is {needed}"
 
 

@@ -73,7 +73,6 @@ def test_what_a_living_process_writes_is_never_swept_and_what_a_killed_one_left_
 def test_who_writes_a_file_next_removes_what_was_left_of_it_and_nothing_else(start, tmp_path):
     for name in ("a.json", "a.json.json"):
         kill(start(FILE, tmp_path / name)[0])
-    (tmp_path / "a.json.7.tmp").touch()  # as earlier versions called it
     for other in ("a.json.tmp", "a.json.notes.tmp", "a.json.12345678.tmp.txt"):
         (tmp_path / other).touch()
     write_json(tmp_path / "a.json", [1])
@@ -84,6 +83,20 @@ def test_who_writes_a_file_next_removes_what_was_left_of_it_and_nothing_else(sta
         "a.json.tmp",
     ]
     assert len(names(tmp_path)) == 5  # what was left of the other file stays until that one is written
+
+
+def test_what_another_machine_writes_is_left_alone_for_a_day(start, tmp_path):
+    """Cluster file systems may keep locks on each machine apart."""
+    killed, left = start(FILE, tmp_path / "a.pth")
+    kill(killed)
+    path = tmp_path / left
+    token = left.removeprefix("a.pth.")
+    elsewhere = path.rename(tmp_path / f"a.pth.{'0' * 8}{token[8:]}")
+    sweep(tmp_path)
+    assert names(tmp_path) == [elsewhere.name]
+    os.utime(elsewhere, (0, 0))
+    sweep(tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):

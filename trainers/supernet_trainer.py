@@ -458,7 +458,7 @@ class HyperSegNASSupernetTrainer(SpaceTrainer):
         )
         with written_atomically(Path(filename)) as temporary:
             super().save_checkpoint(str(temporary))
-            checkpoint = load_training(temporary)
+            checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)  # of this process
             torch.save({**checkpoint, SuperNetRecord.KEY: record.to_json()}, temporary)
         return None
 

@@ -20,14 +20,15 @@ def integer(lowest: int, highest: int = MOST) -> Callable[[str], int]:
         except ValueError:
             value = lowest - 1
         if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(f"{abbreviated(text)} is not a whole number from {lowest} to {highest:,}")
+            bounds = f"from {lowest:,} to {highest:,}"
+            raise argparse.ArgumentTypeError(f"{abbreviated(text)} is not a whole number {bounds}")
         return value
 
     return parse
 
 
 positive_int, whole_number = integer(1), integer(0)
-any_seed = integer(-MOST)
+any_seed = integer(-(2**63), 2**63)
 
 
 def positive_float(text: str) -> float:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from math import prod
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from nnunet_hypersegnas.evaluation.geometry import Geometry, Placement
 from nnunet_hypersegnas.evaluation.unreadable import (
@@ -22,6 +22,7 @@ from nnunet_hypersegnas.evaluation.unreadable import (
     check_holds_labels,
     check_is_file,
 )
+from nnunet_hypersegnas.json_files import JsonFileError, read_checked
 
 ENDINGS = (".tif", ".tiff")
 SMALLEST_PAGE_BYTES, MOST_PAGES = 18, 1 << 16  # a page for each slice, or one for all
@@ -46,7 +47,7 @@ def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
             _check_pages(tiff, size)
             series = tiff.series[0]
             check_holds_labels(tuple(series.shape), np.dtype(series.dtype))
-            if prod(series.shape) * np.dtype(series.dtype).itemsize > size * MOST_EXPANSION:
+            if math.prod(series.shape) * np.dtype(series.dtype).itemsize > size * MOST_EXPANSION:
                 raise CutOffError
             labels = np.asarray(series.asarray())
     except UnreadableImageError:
@@ -65,14 +66,19 @@ def _check_pages(tiff: tifffile.TiffFile, size: int) -> None:
         raise UnreadableImageError(f"its pages do not end; in {size:,} bytes {most:,} are possible")
 
 
+class _Beside(TypedDict):
+    spacing: list[float]
+
+
 def _placement(beside: Path) -> Placement:
     if not beside.is_file():
         return Placement(None)
     try:
-        spacing_mm = tuple(map(float, json.loads(beside.read_text())["spacing"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnreadableImageError(f"{beside} has no spacing ({type(error).__name__}: {error})") from error
-    if len(spacing_mm) != 3 or not all(size > 0 for size in spacing_mm):
+        spacing = read_checked(beside, _Beside, "nnU-Net's file with the voxel size of a stack")["spacing"]
+    except JsonFileError as error:
+        raise UnreadableImageError(str(error)) from error
+    spacing_mm = tuple(map(float, spacing))
+    if len(spacing_mm) != 3 or not all(0 < size < math.inf for size in spacing_mm):
         raise UnreadableImageError(f"{beside} has spacing {by(spacing_mm)}; needed are three positive numbers")
     return Placement(spacing_mm[::-1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
 from pathlib import Path
@@ -14,17 +15,22 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 
+OF_THE_SYSTEM = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ESTALE}  # not of what is in a file
 MOST_SHOWN = 300  # characters of what torch or a file says
 # nnU-Net's log holds numbers of NumPy, and a file names what makes them; NumPy 1 had the function elsewhere.
 SCALAR = np.float64(0).__reduce__()[0]
-NUMBERS = (np.bool_, np.int32, np.int64, np.float16, np.float32, np.float64)
+ARRAY = np.zeros(1).__reduce__()[0]
+NUMBERS = {number for number in np.sctypeDict.values() if issubclass(number, (np.number, np.bool_))}
 ALLOWED = [
-    (SCALAR, "numpy._core.multiarray.scalar"),
-    (SCALAR, "numpy.core.multiarray.scalar"),
+    *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+    *((ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
     np.dtype,
+    np.ndarray,
     *(type(np.dtype(number)) for number in NUMBERS),
 ]
-ALLOWED_NAMES = {"numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"}
+ALLOWED_NAMES = {"numpy.dtype", "numpy.ndarray"} | {
+    f"numpy.{core}.multiarray.{name}" for core in ("_core", "core") for name in ("scalar", "_reconstruct")
+}
 
 
 class CheckpointError(HyperSegNASError):
@@ -49,6 +55,8 @@ def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}; see that its name is right") from None
     except Exception as error:  # torch raises whatever pickle and zip do
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in OF_THE_SYSTEM:
+            raise
         raise _unreadable(path, error) from error
     if not isinstance(content, dict):
         raise CheckpointError(

@@ -24,6 +24,11 @@ from nnunet_hypersegnas.nnunet.nnunet_files import (
     read_splits,
 )
 
+# What blosc2, NumPy and pickle raise where a file is damaged.
+UNREADABLE = (
+    *(RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError),
+    *(ImportError, AttributeError, IndexError, UnpicklingError),
+)
 NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")  # other JSON files beside the plans
 
 
@@ -156,7 +161,7 @@ class PreprocessedDataset:
         """
         try:
             yield
-        except (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, UnpicklingError) as error:
+        except UNREADABLE as error:
             raise DatasetError(
                 f"the preprocessed case {case} in {self.data_folder} cannot be read "
                 f"({type(error).__name__}: {abbreviated(str(error), 200)}); run nnUNetv2_preprocess again"

@@ -285,7 +285,7 @@ def describe(trained: TrainedNetwork) -> dict[str, Any]:
     plans, manager = dataset.plans, dataset.label_manager
     channels = dataset.channel_names()
     schemes, masks = configuration.normalization_schemes, configuration.use_mask_for_norm
-    intensities = plans["foreground_intensity_properties_per_channel"]
+    intensities = dataset.plans_manager.foreground_intensity_properties_per_channel
     return {
         "dataset": dataset.name,
         "configuration": dataset.configuration_name,

@@ -171,6 +171,7 @@ class Findings:
         write_json(record, {**provenance, **candidates})
         plans = self._path(label, self.plans_folder) if self.plans_name else None
         if plans:
+            self.check_plans_names([label])  # again: hours have passed
             self._write_plans(plans, network, provenance)
         return FoundNetwork(label=label, network=network, record=record, plans=plans, weights=weights)
 

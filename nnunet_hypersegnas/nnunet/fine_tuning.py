@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,17 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_hypersegnas.architectures import SearchedNet
 from nnunet_hypersegnas.atomic import written_atomically
-from nnunet_hypersegnas.cost.measuring import is_out_of_memory
 from nnunet_hypersegnas.environment import environment
 from nnunet_hypersegnas.errors import abbreviated
+from nnunet_hypersegnas.nnunet.checkpoint_files import CheckpointError, load_checkpoint
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
 from nnunet_hypersegnas.nnunet.seeded_batches import SeededBatches
+from nnunet_hypersegnas.nnunet.set_aside import set_aside
+from nnunet_hypersegnas.nnunet.skipped_steps import FiniteLoss, NotFiniteError
 from nnunet_hypersegnas.nnunet.space_trainer import SpaceTrainer
 from nnunet_hypersegnas.space import SearchSpace
-
-log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 60.0  # so much is lost at most where a fine-tuning is interrupted
 
@@ -51,7 +49,8 @@ def sub_net_trainer(
     trainer.space = space
     trainer.take_predictions_of(dataset.first_stage)
     trainer._set_batch_size_and_oversample()
-    trainer.loss = trainer._build_loss()
+    loss = trainer._build_loss()
+    trainer.loss = FiniteLoss(loss) if trainer.grad_scaler is None else loss
     return trainer
 
 
@@ -98,7 +97,8 @@ class FineTuner:
             for iteration in range(first, iterations):
                 for group in trainer.optimizer.param_groups:
                     group["lr"] = learning_rate * (1 - iteration / iterations) ** POLY_EXPONENT
-                trainer.train_step(next(batches))
+                with suppress(NotFiniteError):  # the weights stay as they were
+                    trainer.train_step(next(batches))
                 if time.monotonic() - saved > SAVE_EVERY_S:
                     self._save(unfinished, iteration + 1)
                     saved = time.monotonic()
@@ -135,8 +135,10 @@ class FineTuner:
             "iteration": iteration,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # straight to a full disk, torch would raise an error that does not say so
+        torch.save(state, buffer)
         with written_atomically(path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(buffer.getbuffer())
 
     def _begin(self, network: SearchedNet, learning_rate: float) -> None:
         trainer = self.trainer
@@ -155,13 +157,11 @@ class FineTuner:
         network = self.trainer.network
         start = {name: value.clone() for name, value in network.state_dict().items()}
         try:
-            return self._take_up(torch.load(path, map_location=self.trainer.device, weights_only=True), iterations)
-        except Exception as error:  # torch raises whatever pickle, zip and a state of something else do
-            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            return self._take_up(load_checkpoint(path), iterations)
+        except (CheckpointError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, RuntimeError) and "CUDA" in str(error):
                 raise
-            aside = path.with_name(f"{path.name}.damaged")
-            os.replace(path, aside)
-            log.warning("no fine-tuning goes on from %s (%s); it starts anew", aside, abbreviated(error))
+            set_aside(path, f"is no fine-tuning to go on from ({abbreviated(str(error), 200)})")
         network.load_state_dict(start)
         self._begin(network, learning_rate)
         return 0

@@ -24,6 +24,8 @@ from nnunet_hypersegnas.nnunet.stock_commands import end_groups, failure, start
 
 POLL_S = 0.5
 
+ZIP_START = b"PK\x03\x04"
+
 
 class FoldsError(HyperSegNASError):
     """Folds that cannot be trained, or not like this."""
@@ -69,7 +71,10 @@ def remove_torn_checkpoints(folder: Path) -> None:
 
 
 def _is_torn(checkpoint: Path) -> bool:
-    return not zipfile.is_zipfile(checkpoint)  # the directory of torch's zip files stands at their end
+    """Whether a checkpoint is empty, or begins as torch's zip files do and lacks the directory at their end."""
+    with checkpoint.open("rb") as file:  # an error of the file system is not a proof
+        start = file.read(len(ZIP_START))
+        return not start.strip(b"\0") or (start == ZIP_START and not zipfile.is_zipfile(file))
 
 
 def missing_jobs(

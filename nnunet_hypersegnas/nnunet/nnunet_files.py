@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,15 @@ from nnunet_hypersegnas.json_files import JsonFileError, check, read_checked
 PLANS, DATASET_JSON, SPLITS = "an nnU-Net plans file", "nnU-Net's dataset.json", "nnU-Net's split into folds"
 MOST = 100_000  # voxels along an axis, channels or patches in a batch; beyond it arithmetic overflows or never ends
 
+
+def _folder_name(name: str) -> str:
+    """Plans name folders, and must not lead out of nnU-Net's."""
+    if name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
+        raise ValueError("the name of one folder, without / or \\")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
 Count = Annotated[int, Field(gt=0, le=MOST)]
 Axis = Annotated[int, Field(ge=0, le=2)]
 Millimetres = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
@@ -70,15 +80,13 @@ class _Network(TypedDict, total=False):
 class _Configuration(TypedDict, total=False):
     __pydantic_config__ = ANY_OTHER_KEYS  # type: ignore[misc]
     inherits_from: str
-    data_identifier: str
+    data_identifier: FolderName
     preprocessor_name: str
     batch_size: Count
     patch_size: Sizes
     median_image_size_in_voxels: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     spacing: Annotated[list[Millimetres], Field(min_length=2, max_length=3)]
     normalization_schemes: list[str]
-    use_mask_for_norm: list[bool]
-    batch_dice: bool
     previous_stage: str | None
     next_stage: Any
     architecture: _Network
@@ -101,8 +109,8 @@ def _with_known_parents(configurations: dict[str, Any]) -> dict[str, Any]:
 
 class _Plans(TypedDict, total=False):
     __pydantic_config__ = ANY_OTHER_KEYS  # type: ignore[misc]
-    dataset_name: Required[str]
-    plans_name: Required[str]
+    dataset_name: Required[FolderName]
+    plans_name: Required[FolderName]
     image_reader_writer: str
     label_manager: Annotated[str, AfterValidator(_label_manager)]
     transpose_forward: Annotated[list[Axis], Field(min_length=3, max_length=3)]
@@ -111,9 +119,16 @@ class _Plans(TypedDict, total=False):
     configurations: Required[Annotated[dict[str, _Configuration], AfterValidator(_with_known_parents)]]
 
 
+class _WholePlans(TypedDict):
+    """What nnU-Net needs of plans, beside a configuration, to load a case."""
+
+    transpose_forward: list[int]
+    transpose_backward: list[int]
+
+
 def _with_channels(content: Any) -> Any:
     if not content.get("channel_names") and not content.get("modality"):
-        raise ValueError("channel_names, such as {'0': 'CT'}")
+        raise ValueError("channel_names are missing, such as {'0': 'CT'}")
     return content
 
 
@@ -123,7 +138,7 @@ class _DatasetJson(TypedDict, total=False):
     modality: dict[str, str]
     labels: Required[dict[str, Label]]
     regions_class_order: list[int] | None
-    file_ending: str
+    file_ending: Required[str]
     overwrite_image_reader_writer: str
 
 
@@ -145,9 +160,9 @@ def ancestry(configurations: Mapping[str, Any], name: str) -> list[str]:
     line = [name]
     while (parent := configurations[line[-1]].get("inherits_from")) is not None:
         if parent not in configurations:
-            raise ValueError(f"{parent!r}, which {line[-1]} inherits from")
+            raise ValueError(f"{line[-1]} inherits from {parent!r}, which does not exist")
         if parent in line:
-            raise ValueError(f"an end of {' -> '.join([*line, parent])}, where each inherits from the next")
+            raise ValueError(f"{' -> '.join([*line, parent])}: a configuration cannot inherit from itself")
         line.append(parent)
     return line
 
@@ -182,6 +197,7 @@ def check_configuration(plans: Mapping[str, Any], name: str) -> None:
         whole |= plans["configurations"][ancestor]
     complaint = f"configuration {name} of plans {plans['plans_name']} is not complete"
     check(whole, _WholeConfiguration, complaint, "use plans that nnU-Net wrote")
+    check(plans, _WholePlans, f"plans {plans['plans_name']} are not complete", "use plans that nnU-Net wrote")
     if len(whole["patch_size"]) != len(whole["spacing"]):
         raise JsonFileError(
             f"{complaint}: patch_size has {len(whole['patch_size'])} axes and spacing {len(whole['spacing'])}; use "

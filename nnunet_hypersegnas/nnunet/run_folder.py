@@ -229,9 +229,10 @@ class RunFolder:
             yield
         finally:
             self._forget_what_was_not_begun()
-            lock.release()
             if not self.record_file.exists():
                 self._lock_file.unlink(missing_ok=True)
+            lock.release()
+            if not self.record_file.exists():
                 with contextlib.suppress(OSError):  # it holds something else
                     self.path.rmdir()
 

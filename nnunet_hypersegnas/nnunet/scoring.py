@@ -14,6 +14,7 @@ from nnunet_hypersegnas.nnunet.validation_crops import ValidationCrop
 from nnunet_hypersegnas.search import Score
 
 OUTSIDE = -2  # label of voxels that only pad a crop
+FEWEST_VOXELS = 50  # of a label that patches are said to show
 
 
 def score_reproducibly(device: torch.device) -> None:
@@ -84,9 +85,12 @@ class CropScorer:
         return dict(zip(self.names, values.tolist(), strict=True))
 
     def labels_shown(self, patches: int | None = None) -> list[str]:
-        """Return the labels or regions that the first of `patches` show, or all of them, the crops whole."""
+        """Return the labels or regions that the first of `patches` show, or all of them, the crops whole.
+
+        A few voxels do not count: that no sub-net finds them says nothing of the super-net.
+        """
         voxels = np.array([self._shown(self._reference(patch)) for patch in self.patches[:patches]])
-        return [name for name, count in zip(self.names, voxels.sum(axis=0), strict=True) if count]
+        return [name for name, count in zip(self.names, voxels.sum(axis=0), strict=True) if count >= FEWEST_VOXELS]
 
     def _shown(self, reference: Tensor) -> list[int]:
         """Return how many voxels of each label or region there are."""

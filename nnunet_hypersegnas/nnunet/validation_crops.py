@@ -5,7 +5,6 @@ They are cut once and kept in files that every worker maps into its memory, so t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 from nnunet_hypersegnas.atomic import temporary_folder, write_json
-from nnunet_hypersegnas.json_files import read_object
+from nnunet_hypersegnas.json_files import JsonFileError, read_checked, read_object
 from nnunet_hypersegnas.nnunet.cascade import network_input
 from nnunet_hypersegnas.nnunet.case_files import case_files, is_preprocessed
 from nnunet_hypersegnas.nnunet.dataset import DatasetError, PreprocessedDataset
@@ -110,9 +109,9 @@ def read_validation_crops(folder: Path) -> list[ValidationCrop]:
     """
 
     try:
-        names = json.loads((folder / INDEX).read_text())
+        names = read_checked(folder / INDEX, list[str], "a list of cases")
         return [_mapped(folder, number, case) for number, case in enumerate(names)]
-    except (FileNotFoundError, EOFError, ValueError, TypeError) as error:
+    except (JsonFileError, FileNotFoundError, EOFError, ValueError) as error:
         raise DatasetError(
             f"the validation crops in {folder} are not complete ({error}); delete that folder, and search again"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import Required, TypedDict  # pydantic needs these before Python 3.12
 
-from nnunet_hypersegnas.json_files import check
+from nnunet_hypersegnas.json_files import JsonFileError, check
 
 Dsc = Mapping[str, float]  # by label or region
 
@@ -60,6 +60,11 @@ class Score:
             JsonFileError: it is something else.
         """
         check(value, _ScoreRecord, "it is not a score")
+        of_cases = value.get("dsc_by_case", {}).values()
+        if not all(
+            dsc is None or 0 <= dsc <= 1 for scores in (value["dsc_by_label"], *of_cases) for dsc in scores.values()
+        ):
+            raise JsonFileError("it is not a score: a DSC is not between 0 and 1")
         return cls(
             dsc_by_label=_all_from_json(value["dsc_by_label"]),
             dsc_by_case={case: _all_from_json(values) for case, values in value.get("dsc_by_case", {}).items()},

@@ -126,8 +126,15 @@ def test_numbers_of_numpy_1_are_read(tmp_path):
 
 def test_other_objects_of_numpy_are_not(tmp_path):
     torch.save({"a": np.array([Touch(tmp_path / "touched")], dtype=object)}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"numpy\._core\.multiarray\._reconstruct.*could run code"):
+    with pytest.raises(CheckpointError, match=r"which is neither a tensor.*could run code"):
         load_checkpoint(tmp_path / "a.pth")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("value", [np.uint8(3), np.int16(-3), np.arange(4.0), np.array([True])])
+def test_numbers_of_any_kind_and_arrays_of_them_are(tmp_path, value):
+    torch.save({"a": value}, tmp_path / "a.pth")
+    assert np.array_equal(load_checkpoint(tmp_path / "a.pth")["a"], value)
 
 
 @pytest.mark.parametrize(

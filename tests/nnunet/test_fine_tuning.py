@@ -108,8 +108,8 @@ def test_a_damaged_unfinished_fine_tuning_is_set_aside_and_begun_anew(tune, inte
     content = file.read_bytes()
     assert equal(tune(name=file.name), expected)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert f"no fine-tuning goes on from {file}.damaged (" in line and "it starts anew" in line and "\n" not in line
-    assert file.with_name(f"{file.name}.damaged").read_bytes() == content
+    assert f"{file} is no fine-tuning to go on from (" in line and "it was moved to" in line and "\n" not in line
+    assert (file.parent / "broken" / file.name).read_bytes() == content
 
 
 @pytest.fixture

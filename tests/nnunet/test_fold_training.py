@@ -13,8 +13,8 @@ from nnunet_hypersegnas.nnunet.fold_training import FoldsError, FoldState, missi
 
 
 def plans_with(channels):
-    network = {"network_class_name": "some.Network", "arch_kwargs": {"channels": channels}}
-    return {"plans_name": "Plans", "configurations": {"3d_fullres": {"architecture": network}}}
+    network = {"network_class_name": "some.Network", "arch_kwargs": {"channels": channels}, "_kw_requires_import": []}
+    return {"dataset_name": "D", "plans_name": "Plans", "configurations": {"3d_fullres": {"architecture": network}}}
 
 
 def model_with(channels):

@@ -114,7 +114,8 @@ def is_killed(command: Sequence[str | Path], kill: KillAtRename, folder: Path, *
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    process.wait(timeout=SECONDS)
+    code = process.wait(timeout=SECONDS)
+    assert once.exists() or code == 0, f"{command} ended by itself with {code}"
     return once.exists()
 
 

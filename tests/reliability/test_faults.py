@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -82,7 +83,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk.folder], check=True)
 
 
-@pytest.mark.parametrize("kilobytes", [16, 64, 256, 512, 1024])
+@pytest.mark.parametrize("kilobytes", [16, 64, 256])
 def test_a_search_goes_on_once_there_is_room(demo_environment, undisturbed, small_disk, monkeypatch, kilobytes):
     name = demo_environment.supernet_fold.parent.parent.name
     model = demo_environment.supernet_fold.parent.name
@@ -93,10 +94,8 @@ def test_a_search_goes_on_once_there_is_room(demo_environment, undisturbed, smal
     monkeypatch.setenv("nnUNet_results", str(small_disk.folder))
     small_disk.leave_free(kilobytes)
     full = attempt(search("full"))
-    if full.returncode:
-        assert full.returncode == 1
-        assert "no space left on the disk" in full.stderr or "full" in full.stderr, full.stderr
-        assert "Traceback" not in full.stderr and len(full.stderr.splitlines()) < 6, full.stderr
+    assert full.returncode == 1 and re.search("[Nn]o space left|disk is full|disk I/O error", full.stderr), full.stderr
+    assert "Traceback" not in full.stderr and len(full.stderr.splitlines()) < 6, full.stderr
     small_disk.leave_free(100_000)
     succeed(search("full"))
     assert Runs(fold).result("full") == undisturbed

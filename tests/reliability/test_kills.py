@@ -168,7 +168,8 @@ def test_calibration(demo_environment, tmp_path, report):
         if not is_killed(command, kill, tmp_path):
             return False
         run([*command, "--overwrite"])
-        return finished() == 8
+        assert finished() == 8
+        return True
 
     at_renames = each_kill(kills(), attempt)
     shutil.rmtree(folder, ignore_errors=True)
