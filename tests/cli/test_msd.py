@@ -318,10 +318,10 @@ def test_a_torn_checkpoint_of_the_super_net_is_moved_aside(planned):
     train = planned.steps()[2]
     fold = Path(train.done.__self__).parents[1]
     fold.mkdir(parents=True)
-    (fold / "checkpoint_latest.pth").write_bytes(b"PK")
+    (fold / "checkpoint_latest.pth").write_bytes(b"PK\x03\x04")
     train.prepare()
     assert [path.name for path in fold.iterdir()] == ["broken"] and "--c" not in train.command()
-    assert (fold / "broken" / "checkpoint_latest.pth").read_bytes() == b"PK"
+    assert (fold / "broken" / "checkpoint_latest.pth").read_bytes() == b"PK\x03\x04"
 
 
 def test_an_estimate_once_the_data_are_planned(demo_environment, capsys, tmp_path):
