@@ -60,6 +60,11 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         os.close(held)
 
 
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` that nothing has."""
+    return path.with_name(f"{path.name}.{_machine()}{secrets.token_hex(8)}.tmp")
+
+
 def sweep(folder: Path, name: str | None = None) -> None:
     """Remove what killed processes have left under temporary names, and nothing that a living one writes.
 
@@ -119,7 +124,7 @@ def check_writable(folder: Path) -> None:
 def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """Make a temporary file or folder beside `path`, and return it with the descriptor that holds it."""
     while True:
-        temporary = path.with_name(f"{path.name}.{_machine()}{secrets.token_hex(8)}.tmp")
+        temporary = temporary_name(path)
         held = make(temporary)
         with suppress(OSError):  # a file system without locks
             if fcntl:

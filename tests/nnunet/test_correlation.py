@@ -33,10 +33,12 @@ LABELS = {"background": 0, "organ": [1, 2], "lesion": 2}
 
 
 def dataset():
+    network = {"network_class_name": "U-Net", "arch_kwargs": {}, "_kw_requires_import": []}
     plans = {
+        "dataset_name": "Dataset998_Some",
         "plans_name": "Plans",
         "label_manager": "LabelManager",
-        "configurations": {"3d_fullres": {"architecture": {"network_class_name": "U-Net"}, "hypersegnas": {"seed": 0}}},
+        "configurations": {"3d_fullres": {"architecture": network, "hypersegnas": {"seed": 0}}},
     }
     labels = {"labels": LABELS, "regions_class_order": [1, 2]}
     return PreprocessedDataset(

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from optuna.trial import TrialState
 
+from nnunet_hypersegnas.atomic import temporary_name
 from nnunet_hypersegnas.cli.search import main
 from nnunet_hypersegnas.nnunet import search_worker
 from nnunet_hypersegnas.nnunet.calibrating import calibration_file
@@ -27,7 +28,6 @@ PLANS = "HyperSegNASDemoSupernet"
 BASE = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu", "--workers", "1"]
 SIZES = ["--max-params", "1G", "--candidates", "3", "--finalists", "1", "--finetune-iterations", "1"]
 SIZES += ["--refinements", "0", "--validation-cases", "2"]
-TOKEN = "0123456789abcdef"
 
 KILLED = """
 import os, signal, sys
@@ -81,7 +81,7 @@ def test_what_was_killed_before_anything_was_done_stands_in_nobodys_way(own_resu
     folder = RunFolder(own_results / "search" / "early")
     folder.path.mkdir(parents=True)
     (folder.path / "led.lock").touch()
-    (folder.path / f"run.json.{TOKEN}.tmp").write_text("{")
+    temporary_name(folder.path / "run.json").write_text("{")
     assert main([*BASE, "--max-params", "1", "--run", "early"]) == 1
     assert "no architecture has" in capsys.readouterr().err
     assert not folder.path.exists()

@@ -20,8 +20,8 @@ from nnunet_hypersegnas.nnunet.crews import CrewError, LocalCrew, SlurmCrew
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder
 from nnunet_hypersegnas.nnunet.slurm import SlurmError
-from nnunet_hypersegnas.search import open_storage, open_study, possible_range
-from nnunet_hypersegnas.search.status import SearchStatus
+from nnunet_hypersegnas.search import StorageError, possible_range
+from nnunet_hypersegnas.search.status import read_status
 
 PLANS = "HyperSegNASDemoSupernet"
 BASE = ["999", "3d_fullres", "0", "-p", PLANS, "--device", "cpu"]
@@ -63,10 +63,10 @@ class Runs:
         folder = RunFolder(self.path(name))
         try:
             record = folder.read()
-            study = open_study(open_storage(folder.storage_url(record.storage)), record.study)
-        except (RunError, KeyError):  # not begun yet
+            status = read_status(folder.storage_url(record.storage), record.study)
+        except (RunError, StorageError):  # not begun yet
             return 0
-        return sum(rung.done for rung in SearchStatus.of(study).rungs)
+        return sum(rung.done for rung in status.rungs)
 
     def workers(self, name):
         """Processes that work for a run, on this machine."""

@@ -42,8 +42,10 @@ FUNCTIONS = {
         *("plans", "configuration", "fold", "dataset_json", "device")
     ],
     "nnunetv2.utilities.collate_outputs.collate_outputs": ["outputs"],
+    "nnunetv2.utilities.dataset_name_id_conversion.find_candidate_datasets": ["dataset_id"],
     "nnunetv2.utilities.dataset_name_id_conversion.maybe_convert_to_dataset_name": ["dataset_name_or_id"],
     "nnunetv2.utilities.default_n_proc_DA.get_allowed_n_proc_DA": [],
+    "nnunetv2.utilities.find_class_by_name.recursive_find_python_class": ["folder", "class_name", "current_module"],
     "nnunetv2.utilities.find_objects.recursive_find_trainer_class_by_name": ["trainer_name"],
     "nnunetv2.utilities.get_network_from_plans.get_network_from_plans": [
         *("arch_class_name", "arch_kwargs", "arch_kwargs_req_import", "input_channels", "output_channels"),
@@ -56,6 +58,7 @@ FUNCTIONS = {
     "nnunetv2.utilities.label_handling.label_handling.determine_num_input_channels": [
         *("plans_manager", "configuration_or_config_manager", "dataset_json")
     ],
+    "nnunetv2.utilities.label_handling.label_handling.get_labelmanager_class_from_plans": ["plans"],
     "nnunetv2.utilities.plans_handling.plans_handler.ConfigurationManager": ["configuration_dict"],
     "nnunetv2.utilities.plans_handling.plans_handler.PlansManager": ["plans_file_or_dict"],
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nnunet_hypersegnas.trainers as trainers
-from nnunet_hypersegnas.atomic import written_atomically
+from nnunet_hypersegnas.atomic import temporary_name, written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from nnunet_hypersegnas.nnunet.settings import SettingsError
@@ -75,12 +75,11 @@ def test_a_continued_run_takes_the_same_steps(make_trainer):
 def test_checkpoints_that_a_killed_training_was_writing_are_removed(make_trainer):
     trainer = make_trainer()
     folder = Path(trainer.output_folder)
-    left = [folder / f"checkpoint_latest.pth.{token}.tmp" for token in ("0123456789abcdef", "41")]
-    for path in left:
-        path.write_bytes(b"half")
+    left = temporary_name(folder / "checkpoint_latest.pth")
+    left.write_bytes(b"half")
     with written_atomically(folder / "checkpoint_best.pth") as living:
         trainer.on_train_start()
-        assert living.exists() and not any(path.exists() for path in left)
+        assert living.exists() and not left.exists()
 
 
 def test_the_schedule_is_followed_step_by_step(make_trainer):
