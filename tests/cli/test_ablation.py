@@ -174,7 +174,7 @@ def test_from_plans_to_tables_through_an_interruption(ablation, capfd, monkeypat
     [
         (["--variants", "best"], {}, "invalid choice: 'best'"),
         (["--seeds", "-1"], {}, "-1"),
-        (["--architectures", "0"], {}, "0 is not a positive number"),
+        (["--architectures", "0"], {}, "'0' is not a whole number from 1"),
         ([], {"layers": 0}, "layers is 0"),
         (["-p", "No"], {}, "no plans No"),
         (["--longer-vanilla", "0.01"], {}, "epochs is 0"),

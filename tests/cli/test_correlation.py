@@ -221,8 +221,8 @@ def test_plans_that_are_in_the_way(correlation, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--architectures", "0"], "0 is not a positive number"),
-        (["--finetune-iterations", "-1"], "-1 is not a whole number"),
+        (["--architectures", "0"], "'0' is not a whole number from 1"),
+        (["--finetune-iterations", "-1"], "'-1' is not a whole number"),
         (["--memory", "much"], "no plans much"),
         (["--memory", "0%"], "write a percentage above 0"),
         (["--memory", "20MB", "22MB", "--tolerance", "5MB"], "the budgets 20MB and 22MB overlap"),

@@ -150,7 +150,7 @@ def test_an_unfinished_and_saturated_man(demo_environment, edited_checkpoint, tm
         (["-p", "None"], "no plans None"),
         (["--architectures", "unet", "missing.json"], "there is no missing.json"),
         (["--architectures", "unet", "paper.json"], "has 12 layers and 4 scales, the search space has 3 and 3"),
-        (["--stride", "0"], "0 is not a positive number"),
+        (["--stride", "0"], "'0' is not a whole number from 1"),
     ],
 )
 def test_bad_arguments(demo_environment, super_net_fold, tmp_path, words, message, monkeypatch, capsys):

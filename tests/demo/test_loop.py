@@ -9,7 +9,7 @@ import torch
 
 from nnunet_hypersegnas.architectures import SearchedNet
 from nnunet_hypersegnas.cli.demo import main
-from nnunet_hypersegnas.demo.loop import Commands
+from nnunet_hypersegnas.demo.loop import Commands, DemoError, DemoSettings
 from nnunet_hypersegnas.nnunet.run_folder import RunFolder
 from nnunet_hypersegnas.nnunet.stock_commands import CommandError
 from nnunet_hypersegnas.nnunet.supernet_checkpoint import SuperNetRecord
@@ -49,7 +49,6 @@ def test_started_again_the_demo_skips_what_is_done(finished_demo):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--layers", "0", "--channels", "4", "-1"], "--layers 0, --channels (4, -1): positive numbers are needed"),
         (["--memory", "5"], "'5' is no memory budget"),
         (["--memory", "20MB", "20 MB"], "would have one name in the plans"),
         (["--msd-folder", "nowhere"], "is no task of the Medical Segmentation Decathlon"),
@@ -59,6 +58,15 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path, capsys, words, message)
     assert main(["--folder", str(tmp_path / "demo"), "--device", "cpu", *words]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line and not (tmp_path / "demo").exists()
+
+
+def test_sizes_that_are_no_sizes_leave_nothing_behind(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--folder", str(tmp_path / "demo"), "--device", "cpu", "--layers", "0"])
+    assert exit_.value.code == 2 and not (tmp_path / "demo").exists()
+    assert "--layers: '0' is not a whole number from 1" in capsys.readouterr().err
+    with pytest.raises(DemoError, match=r"--layers 0, --channels \(4, -1\): positive numbers are needed"):
+        DemoSettings(layers=0, channels=(4, -1))
 
 
 def test_a_folder_that_is_something_else(tmp_path, capsys):
