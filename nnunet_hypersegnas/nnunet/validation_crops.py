@@ -5,6 +5,7 @@ They are cut once and kept in files that every worker maps into its memory, so t
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,8 @@ def _keep(folder: Path, dataset: PreprocessedDataset, fold: int, keys: Sequence[
         names: list[str] = []
         for crop in _cut(dataset, keys):
             image, labels = _files(len(names))
-            np.save(unfinished / image, crop.image)
-            np.save(unfinished / labels, crop.labels)
+            _save(unfinished / image, crop.image)
+            _save(unfinished / labels, crop.labels)
             names.append(crop.case)
         if not names:
             raise DatasetError(f"no validation case of fold {fold} has foreground; search on another fold")
@@ -99,6 +100,12 @@ def _keep(folder: Path, dataset: PreprocessedDataset, fold: int, keys: Sequence[
 
 def _files(number: int) -> tuple[str, str]:
     return f"{number}_image.npy", f"{number}_labels.npy"
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()  # straight to a full disk, NumPy would raise an error that does not say so
+    np.save(buffer, array)
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_validation_crops(folder: Path) -> list[ValidationCrop]:

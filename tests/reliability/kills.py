@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -138,17 +137,17 @@ def kill_after(command: Sequence[str | Path], seconds: float, **variables: str) 
 
 
 def kill_at_random(command: Sequence[str | Path], times: int, seed: int, **variables: str) -> int:
-    """Kill a command again and again, each time within the seconds that it takes, until it ends or enough is done.
+    """Kill a command again and again, each time a few seconds later on average, until it ends or enough is done.
+
+    Early kills find it still importing its libraries, so the last ones tell most.
 
     Returns:
         How often it was killed.
     """
-    rng, started = random.Random(seed), time.monotonic()
-    longest = SECONDS
+    rng = random.Random(seed)
     for number in range(times):
-        if not kill_after(command, rng.uniform(0.2, min(longest, 4.0 + number)), **variables):
+        if not kill_after(command, rng.uniform(1.0, 6.0 + 1.5 * number), **variables):
             return number
-        longest = min(longest, time.monotonic() - started + 10)
     return times
 
 
