@@ -1,8 +1,9 @@
-"""The one way in for files that torch wrote: tensors and plain data are read, and nothing in a file is ever run."""
+"""Files of torch: only tensors and plain data are read, nothing in a file is run, and files are written whole."""
 
 from __future__ import annotations
 
 import errno
+import io
 import re
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError, abbreviated
 
 OF_THE_SYSTEM = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ESTALE}  # not of what is in a file
@@ -64,6 +66,19 @@ def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
             "package wrote"
         )
     return content
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain data atomically, creating the folder.
+
+    Raises:
+        OSError: the disk is full, for example.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # straight to a full disk, torch would raise an error that does not say so
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _unreadable(path: str | Path, error: Exception) -> CheckpointError:

@@ -15,10 +15,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_hypersegnas.architectures import SearchedNet
-from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.environment import environment
 from nnunet_hypersegnas.errors import abbreviated
-from nnunet_hypersegnas.nnunet.checkpoint_files import CheckpointError, load_checkpoint
+from nnunet_hypersegnas.nnunet.checkpoint_files import CheckpointError, load_checkpoint, write_checkpoint
 from nnunet_hypersegnas.nnunet.dataset import PreprocessedDataset
 from nnunet_hypersegnas.nnunet.quiet_trainer import quiet_trainer
 from nnunet_hypersegnas.nnunet.schedule import POLY_EXPONENT
@@ -134,11 +133,7 @@ class FineTuner:
             "grad_scaler": trainer.grad_scaler.state_dict() if trainer.grad_scaler is not None else None,
             "iteration": iteration,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()  # straight to a full disk, torch would raise an error that does not say so
-        torch.save(state, buffer)
-        with written_atomically(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        write_checkpoint(path, state)
 
     def _begin(self, network: SearchedNet, learning_rate: float) -> None:
         trainer = self.trainer

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_hypersegnas.architectures import SearchedNet, searched_net_kwargs
-from nnunet_hypersegnas.atomic import written_atomically
 from nnunet_hypersegnas.errors import HyperSegNASError
+from nnunet_hypersegnas.nnunet.checkpoint_files import write_checkpoint
 from nnunet_hypersegnas.nnunet.digests import digest
 from nnunet_hypersegnas.space import Architecture, SearchSpace
 
@@ -99,12 +97,8 @@ def write_inherited_weights(path: Path, network: SearchedNet, *, fold: int, stag
 
     The super-net was trained on the other folds' validation cases, so weights that come from it would leak them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "network_weights": {key: value.cpu() for key, value in network.state_dict().items()},
         "hypersegnas": {"fold": fold, "architecture": network.architecture.to_json(), "stage": stage},
     }
-    buffer = BytesIO()
-    torch.save(content, buffer)  # straight to a full disk, torch would raise an error that does not say so
-    with written_atomically(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_checkpoint(path, content)

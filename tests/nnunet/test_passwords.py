@@ -10,8 +10,8 @@ import pytest
 from nnunet_hypersegnas.cli.search import STORAGE_VARIABLE
 from nnunet_hypersegnas.cli.status import main as status
 from nnunet_hypersegnas.nnunet.crews import SlurmCrew
-from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder, RunRecord
-from nnunet_hypersegnas.search import SearchSettings
+from nnunet_hypersegnas.nnunet.run_folder import RunError, RunFolder
+from tests.nnunet.test_run_folder import RECORD
 
 SECRET = "Zq7Xw9"
 ADDRESS = f"postgresql://me@127.0.0.1:1/none?sslmode=disable&password={SECRET}"
@@ -20,22 +20,7 @@ SHOWN = "postgresql://me@127.0.0.1:1/none?sslmode=disable"
 
 @pytest.fixture
 def record():
-    return RunRecord(
-        dataset="Dataset999_Synthetic",
-        configuration="3d_fullres",
-        fold=0,
-        plans="nnUNetPlans",
-        trainer="HyperSegNASSupernetTrainer",
-        super_net="0123",
-        device="cpu",
-        memory="predicted",
-        budgets={"1GB": "1 GB"},
-        settings=SearchSettings(),
-        crops="crops_0123",
-        storage=SHOWN,
-        host="elsewhere",
-        study="a study",
-    )
+    return replace(RECORD, storage=SHOWN)
 
 
 @pytest.fixture

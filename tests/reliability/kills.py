@@ -78,9 +78,9 @@ def kills(role: str = "", whom: str = "group") -> Iterator[KillAtRename]:
             yield KillAtRename(number, moment, role, whom)
 
 
-def run(command: Sequence[str | Path], **variables: str) -> subprocess.CompletedProcess:
-    """Run a command to its end."""
-    result = subprocess.run(
+def attempt(command: Sequence[str | Path], **variables: str) -> subprocess.CompletedProcess:
+    """Run a command to its end, however it ends."""
+    return subprocess.run(
         list(map(str, command)),
         env={**os.environ, **variables},
         capture_output=True,
@@ -88,6 +88,11 @@ def run(command: Sequence[str | Path], **variables: str) -> subprocess.Completed
         timeout=SECONDS,
         start_new_session=True,
     )
+
+
+def run(command: Sequence[str | Path], **variables: str) -> subprocess.CompletedProcess:
+    """Run a command that has to succeed."""
+    result = attempt(command, **variables)
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     return result
 

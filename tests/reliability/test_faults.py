@@ -1,6 +1,5 @@
-"""A full disk, folders that belong to somebody else, and clocks that jump."""
+"""A full disk, a folder that is read-only, and a clock that jumps."""
 
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ import torch
 
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
 from tests.nnunet.test_workers import BASE, SIZES, Runs
-from tests.reliability.kills import SECONDS, program
+from tests.reliability.kills import attempt, program, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -25,23 +24,6 @@ started, really = time.monotonic(), time.time
 JUMPS = ((4, 7200), (8, -86400 - 7200))
 time.time = lambda: really() + sum(seconds for after, seconds in JUMPS if time.monotonic() - started > after)
 """
-
-
-def attempt(command, **variables):
-    return subprocess.run(
-        list(map(str, command)),
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        start_new_session=True,
-    )
-
-
-def succeed(command, **variables):
-    result = attempt(command, **variables)
-    assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
-    return result
 
 
 def search(name, *more):
@@ -57,7 +39,7 @@ def trainers(demo_environment, monkeypatch):
 def undisturbed(demo_environment):
     runs = Runs(demo_environment.supernet_fold)
     if not runs.path("faults_undisturbed").exists():
-        succeed(search("faults_undisturbed"))
+        run(search("faults_undisturbed"))
     return runs.result("faults_undisturbed")
 
 
@@ -97,33 +79,24 @@ def test_a_search_goes_on_once_there_is_room(demo_environment, undisturbed, smal
     assert full.returncode == 1 and re.search("[Nn]o space left|disk is full|disk I/O error", full.stderr), full.stderr
     assert "Traceback" not in full.stderr and len(full.stderr.splitlines()) < 6, full.stderr
     small_disk.leave_free(100_000)
-    succeed(search("full"))
+    run(search("full"))
     assert Runs(fold).result("full") == undisturbed
 
 
 @pytest.mark.parametrize("kilobytes", [100, 300, 600])
-def test_a_training_goes_on_once_there_is_room(demo_environment, small_disk, tmp_path, kilobytes):
-    plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
-    plans["plans_name"] = "Full"
-    plans["configurations"]["3d_fullres"] |= {"hypersegnas": BLOCK, "patch_size": [16, 16, 16], "batch_size": 1}
-    path = demo_environment.preprocessed / "Full.json"
-    path.write_text(json.dumps(plans))
-    command = [program("nnUNetv2_train"), "999", "3d_fullres", "0", "-tr", "HyperSegNASSupernetTrainer", "-p", "Full"]
-    command += ["-device", "cpu", "--c"]
+def test_a_training_goes_on_once_there_is_room(short_training, small_disk, tmp_path, kilobytes):
+    command = [*short_training("Full", BLOCK), "--c"]
 
     def weights(results):
         (checkpoint,) = results.glob("*/*/fold_0/checkpoint_final.pth")
         return torch.load(checkpoint, weights_only=False)["network_weights"]
 
-    try:
-        silent = {"HSNAS_NO_VALIDATION": "1"}
-        succeed(command, nnUNet_results=str(tmp_path / "undisturbed"), **silent)
-        small_disk.leave_free(kilobytes)
-        assert attempt(command, nnUNet_results=str(small_disk.folder), **silent).returncode
-        small_disk.leave_free(100_000)
-        succeed(command, nnUNet_results=str(small_disk.folder), **silent)
-    finally:
-        path.unlink()
+    silent = {"HSNAS_NO_VALIDATION": "1"}
+    run(command, nnUNet_results=str(tmp_path / "undisturbed"), **silent)
+    small_disk.leave_free(kilobytes)
+    assert attempt(command, nnUNet_results=str(small_disk.folder), **silent).returncode
+    small_disk.leave_free(100_000)
+    run(command, nnUNet_results=str(small_disk.folder), **silent)
     expected = weights(tmp_path / "undisturbed")
     assert all(torch.equal(value, expected[name]) for name, value in weights(small_disk.folder).items())
 
@@ -145,11 +118,11 @@ def test_a_data_set_that_is_read_only(read_only, tmp_path):
     variables = {"nnUNet_preprocessed": str(read_only)}
     refused = attempt(search("shared", "--plans", "Shared"), **variables)
     assert refused.returncode == 1 and "--plans-folder" in refused.stderr and len(refused.stderr.splitlines()) < 4
-    succeed(search("shared", "--plans", "Shared", "--plans-folder", tmp_path / "plans"), **variables)
+    run(search("shared", "--plans", "Shared", "--plans-folder", tmp_path / "plans"), **variables)
     assert list((tmp_path / "plans").glob("Shared_*.json"))
 
 
 def test_a_clock_that_jumps(demo_environment, undisturbed, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
-    succeed(search("clock"), PYTHONPATH=str(tmp_path))
+    run(search("clock"), PYTHONPATH=str(tmp_path))
     assert Runs(demo_environment.supernet_fold).result("clock") == undisturbed

@@ -46,19 +46,6 @@ def report(record_property, request):
 # -- super-net training ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def training(demo_environment):
-    """The command of a short training; `{results}` of it goes into nnUNet_results."""
-    plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
-    plans["plans_name"] = "Killed"
-    plans["configurations"]["3d_fullres"] |= {"hypersegnas": BLOCK, "patch_size": [16, 16, 16], "batch_size": 1}
-    path = demo_environment.preprocessed / "Killed.json"
-    path.write_text(json.dumps(plans))
-    model = ["-tr", "HyperSegNASSupernetTrainer", "-p", "Killed", "-device", "cpu"]
-    yield [program("nnUNetv2_train"), "999", "3d_fullres", "0", *model]
-    path.unlink()
-
-
 def trained(results):
     """The weights and the record of a training that has ended, and whether it left anything behind."""
     (fold,) = results.glob("*/*/fold_0")
@@ -67,7 +54,8 @@ def trained(results):
     return checkpoint["network_weights"], checkpoint["hypersegnas"]
 
 
-def test_super_net_training(training, tmp_path, report):
+def test_super_net_training(short_training, tmp_path, report):
+    training = short_training("Killed", BLOCK)
     silent = {"HSNAS_NO_VALIDATION": "1"}
     run(training, nnUNet_results=str(tmp_path / "undisturbed"), **silent)
     weights, record = trained(tmp_path / "undisturbed")

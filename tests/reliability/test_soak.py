@@ -1,7 +1,5 @@
 """Long runs hold no more memory, files or processes at their end than in their middle."""
 
-import json
-
 import pytest
 
 from nnunet_hypersegnas.nnunet.discovery import external_trainer_folder
@@ -25,20 +23,11 @@ def check_flat(watch, record_property, name):
         assert end <= middle + allowed, what
 
 
-def test_two_thousand_iterations_of_a_super_net(demo_environment, tmp_path, monkeypatch, record_property):
+def test_two_thousand_iterations_of_a_super_net(short_training, tmp_path, monkeypatch, record_property):
     monkeypatch.setenv("nnUNet_extTrainer", str(external_trainer_folder()))
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     monkeypatch.setenv("HSNAS_NO_VALIDATION", "1")
-    plans = json.loads((demo_environment.preprocessed / "HyperSegNASDemoSupernet.json").read_text())
-    plans["plans_name"] = "Soak"
-    plans["configurations"]["3d_fullres"] |= {"hypersegnas": BLOCK, "patch_size": [16, 16, 16], "batch_size": 1}
-    path = demo_environment.preprocessed / "Soak.json"
-    path.write_text(json.dumps(plans))
-    command = [program("nnUNetv2_train"), "999", "3d_fullres", "0", "-tr", "HyperSegNASSupernetTrainer", "-p", "Soak"]
-    try:
-        watch, code = watched([*command, "-device", "cpu"], 3600)
-    finally:
-        path.unlink()
+    watch, code = watched(short_training("Soak", BLOCK), 3600)
     assert code == 0
     check_flat(watch, record_property, "super-net")
 
